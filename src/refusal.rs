@@ -1,0 +1,109 @@
+//! Why a request is not answered by the app: a closed list of reason codes, each with its status.
+//! Logs, metrics and our neutral pages use these; how a page looks is the business of `enforce.rs`.
+
+use std::fmt;
+
+use http::StatusCode;
+
+/// Whose fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Downstream,
+    Upstream,
+    Internal,
+}
+
+macro_rules! refusals {
+    ($($(#[$doc:meta])* $name:ident $code:literal $status:ident $side:ident;)*) => {
+        /// One reason.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Refusal { $($(#[$doc])* $name,)* }
+
+        impl Refusal {
+            /// Every reason.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The stable code for logs and metrics.
+            pub fn code(self) -> &'static str {
+                match self { $(Self::$name => $code,)* }
+            }
+
+            /// The status it is answered with.
+            pub fn status(self) -> StatusCode {
+                match self { $(Self::$name => StatusCode::$status,)* }
+            }
+
+            /// Whose fault it is.
+            pub fn side(self) -> Side {
+                match self { $(Self::$name => Side::$side,)* }
+            }
+        }
+    };
+}
+
+refusals! {
+    /// The head is not HTTP/1.
+    MalformedHead "malformed_head" BAD_REQUEST Downstream;
+    /// HTTP/1.1 without Host, or an empty one.
+    HostMissing "host_missing" BAD_REQUEST Downstream;
+    /// More than one Host.
+    HostDuplicate "host_duplicate" BAD_REQUEST Downstream;
+    /// Host is not `name[:port]`.
+    HostInvalid "host_invalid" BAD_REQUEST Downstream;
+    /// The authority of an absolute target differs from Host.
+    AuthorityMismatch "authority_mismatch" BAD_REQUEST Downstream;
+    /// The target is not a path, or has userinfo or characters that no target has.
+    TargetInvalid "target_invalid" BAD_REQUEST Downstream;
+    /// A watched path in a spelling the app might read as that path.
+    PathSpelling "path_spelling" BAD_REQUEST Downstream;
+    /// Content-Length or Transfer-Encoding in a form that two parsers could read differently.
+    FramingInvalid "framing_invalid" BAD_REQUEST Downstream;
+    /// Trailer announces request trailers.
+    RequestTrailers "request_trailers" BAD_REQUEST Downstream;
+    /// Connection names an end-to-end header.
+    ConnectionHeader "connection_header" BAD_REQUEST Downstream;
+    /// Two different live sessions, or a dead and a live one, in one request.
+    CredentialsAmbiguous "credentials_ambiguous" BAD_REQUEST Downstream;
+    /// The name field of a login occurs twice, or is not decodable.
+    LoginAmbiguous "login_ambiguous" BAD_REQUEST Downstream;
+    /// The request body broke off or was malformed.
+    BodyInvalid "body_invalid" BAD_REQUEST Downstream;
+    /// CONNECT or TRACE.
+    MethodRefused "method_refused" METHOD_NOT_ALLOWED Downstream;
+    /// The head did not arrive in time.
+    HeadTimeout "head_timeout" REQUEST_TIMEOUT Downstream;
+    /// The body made no progress in time.
+    BodyTimeout "body_timeout" REQUEST_TIMEOUT Downstream;
+    /// A body larger than its limit.
+    BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE Downstream;
+    /// The target is longer than its limit.
+    TargetTooLong "target_too_long" URI_TOO_LONG Downstream;
+    /// A login body with a Content-Encoding.
+    EncodingUnsupported "encoding_unsupported" UNSUPPORTED_MEDIA_TYPE Downstream;
+    /// Expect with anything but 100-continue.
+    ExpectationUnknown "expectation_unknown" EXPECTATION_FAILED Downstream;
+    /// Too many or too large headers or cookies.
+    HeadTooLarge "head_too_large" REQUEST_HEADER_FIELDS_TOO_LARGE Downstream;
+    /// A login whose user cannot be found, with `unattributed = "refuse"`.
+    LoginUnattributed "login_unattributed" FORBIDDEN Downstream;
+    /// Too many connections, or draining.
+    Overloaded "overloaded" SERVICE_UNAVAILABLE Internal;
+    /// The store failed or was too slow.
+    StoreFailed "store_failed" SERVICE_UNAVAILABLE Internal;
+    /// A panic or another defect of ours.
+    InternalError "internal_error" INTERNAL_SERVER_ERROR Internal;
+    /// The app could not be reached.
+    UpstreamUnreachable "upstream_unreachable" BAD_GATEWAY Upstream;
+    /// The app closed or answered with something that is not HTTP.
+    UpstreamInvalid "upstream_invalid" BAD_GATEWAY Upstream;
+    /// The app did not answer in time.
+    UpstreamTimeout "upstream_timeout" GATEWAY_TIMEOUT Upstream;
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl std::error::Error for Refusal {}

@@ -1,0 +1,50 @@
+//! The built-in presets: a name, one sentence, and the TOML file it stands for. A preset is
+//! nothing but configuration in the rule language; there is no logic here.
+
+/// One built-in preset.
+#[derive(Clone, Copy, Debug)]
+pub struct Preset {
+    pub name: &'static str,
+    /// One sentence for `headcount presets`.
+    pub about: &'static str,
+    pub toml: &'static str,
+}
+
+/// Every preset, in the order they are listed.
+pub const PRESETS: &[Preset] = &[
+    Preset {
+        name: "django",
+        about: "Django 3.2 to 5.x: contrib.auth and the admin, every session engine",
+        toml: include_str!("../../config/presets/django.toml"),
+    },
+    Preset {
+        name: "django-allauth",
+        about: "Django with django-allauth 65: local accounts, e-mail or user name",
+        toml: include_str!("../../config/presets/django-allauth.toml"),
+    },
+    Preset {
+        name: "flask-login",
+        about: "Flask 3 with Flask-Login 0.6: the session in a signed cookie, remember-me",
+        toml: include_str!("../../config/presets/flask-login.toml"),
+    },
+    Preset {
+        name: "express-passport",
+        about: "Express with express-session and passport-local 0.6 or newer",
+        toml: include_str!("../../config/presets/express-passport.toml"),
+    },
+    Preset {
+        name: "cookie-session",
+        about: "Express with cookie-session: the session in a signed cookie",
+        toml: include_str!("../../config/presets/cookie-session.toml"),
+    },
+    Preset {
+        name: "php",
+        about: "plain PHP sessions, with and without a new id at login",
+        toml: include_str!("../../config/presets/php.toml"),
+    },
+];
+
+/// The preset of this name.
+pub fn find(name: &str) -> Option<&'static Preset> {
+    PRESETS.iter().find(|preset| preset.name == name)
+}

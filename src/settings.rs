@@ -1,0 +1,250 @@
+//! The settings after checking: typed, complete, in the units the code works in. Defaults, key names
+//! and TOML are the business of `config.rs`; nothing here parses or reads files.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::policy::{Limits, Switches};
+use crate::rules::RuleSet;
+use crate::rules::matcher::Patterns;
+use crate::store::Retention;
+
+/// Everything, for one app.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub server: ServerSettings,
+    pub upstream: UpstreamSettings,
+    /// Sessions are counted per name.
+    pub app: String,
+    /// The preset the file names.
+    pub preset: Option<String>,
+    pub rules: RuleSet,
+    pub session: SessionSettings,
+    pub normalize: Normalize,
+    /// Other names of users, to the name they are counted under; both sides normalised.
+    pub aliases: HashMap<String, String>,
+    pub limits: Limits,
+    pub switches: Switches,
+    pub enforcement: EnforcementSettings,
+    pub store: StoreSettings,
+    pub admin: Option<AdminSettings>,
+    pub log: LogSettings,
+}
+
+/// `[server]` and `[server.limits]`.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    pub listen: Vec<SocketAddr>,
+    /// Data-plane threads; at least 1.
+    pub workers: usize,
+    /// Peers whose forwarding headers are believed.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// The name of this process in events.
+    pub node: String,
+    /// How long a drain waits for requests in flight.
+    pub shutdown_grace_ms: u64,
+    pub limits: ServerLimits,
+}
+
+/// What a client can make grow, and how far.
+#[derive(Clone, Debug)]
+pub struct ServerLimits {
+    /// Open connections over all listeners.
+    pub connections_max: usize,
+    /// Bytes of a request head: request line and headers.
+    pub head_bytes_max: usize,
+    /// Header lines of a request.
+    pub headers_max: usize,
+    /// Bytes of the request target.
+    pub target_bytes_max: usize,
+    /// Bytes of all Cookie lines together.
+    pub cookie_bytes_max: usize,
+    /// Cookies in a request.
+    pub cookies_max: usize,
+    /// Bytes of a body that is read for recognition (logins).
+    pub login_body_bytes_max: usize,
+    /// Bytes of any request body; `None`: unlimited (streamed).
+    pub body_bytes_max: Option<u64>,
+    /// A new connection must send its first byte within.
+    pub first_byte_timeout_ms: u64,
+    /// A started head must be complete within.
+    pub head_timeout_ms: u64,
+    /// An idle kept-alive connection is closed after.
+    pub keep_alive_timeout_ms: u64,
+    /// A request body must make progress within.
+    pub body_idle_timeout_ms: u64,
+    /// A client must take some of the answer within.
+    pub write_stall_timeout_ms: u64,
+}
+
+/// `[upstream]` and `[upstream.timeouts]`.
+#[derive(Clone, Debug)]
+pub struct UpstreamSettings {
+    /// `host:port`, resolved at each connect.
+    pub authority: String,
+    pub preserve_host: bool,
+    /// Whether the app gets headers that ask it to take one method for another.
+    pub method_override: bool,
+    /// Idle connections kept per worker.
+    pub idle_connections_max: usize,
+    /// Header lines accepted in an answer.
+    pub headers_max: usize,
+    /// Bytes of an answer's head.
+    pub head_bytes_max: usize,
+    /// Bytes of an answer's body that rules can look into.
+    pub inspect_bytes_max: usize,
+    pub connect_timeout_ms: u64,
+    /// From the request sent to the first byte of the answer.
+    pub first_byte_timeout_ms: u64,
+    /// Between two pieces of an answer's body.
+    pub body_idle_timeout_ms: u64,
+    /// Keep below the app's own keep-alive.
+    pub idle_timeout_ms: u64,
+}
+
+/// How cookies are tied to sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// Stamped with lineage and MAC.
+    Signed,
+    /// Left as they are, known by keyed hash.
+    Value,
+}
+
+/// What happens to a credential that no known login produced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untracked {
+    /// Forwarded, listed as unattributed.
+    Pass,
+    /// Stripped: the app sees an anonymous request.
+    Refuse,
+}
+
+/// `[session]`. The timeouts are part of each [`Limits`] entry.
+#[derive(Clone, Debug)]
+pub struct SessionSettings {
+    pub binding: Binding,
+    pub untracked: Untracked,
+    /// Logins without a user name: counted alone (`Pass`) or refused.
+    pub unattributed: Untracked,
+    /// Requests to these paths are not activity.
+    pub idle_ignore_paths: Patterns,
+    pub rotation_grace_ms: i64,
+    /// How long a login in several steps may take from one to the end.
+    pub step_timeout_ms: i64,
+    pub retention: Retention,
+    /// How often merged `last_seen` times are written.
+    pub flush_interval_ms: u64,
+    /// How often timed-out sessions are looked for.
+    pub sweep_interval_ms: u64,
+}
+
+/// `[identity] normalize`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Normalize {
+    pub trim: bool,
+    pub nfkc: bool,
+    pub casefold: bool,
+}
+
+/// What a page navigation with an ended session gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnEnded {
+    Page,
+    Redirect,
+    Anonymous,
+}
+
+/// `[enforcement]`; the mode is in [`Switches`].
+#[derive(Clone, Debug)]
+pub struct EnforcementSettings {
+    pub on_ended: OnEnded,
+    /// Path on the app's origin, starting with one `/`.
+    pub login_url: Option<String>,
+    pub app_logout: Option<AppLogout>,
+    /// No verdict on these paths: dead credentials are stripped, the request goes on.
+    pub exempt_paths: Patterns,
+}
+
+/// How to log a session out at the app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppLogout {
+    pub method: String,
+    pub path: String,
+    /// `None`: no token needed.
+    pub csrf: Option<Csrf>,
+}
+
+/// The double-submit recipe: the same random token as cookie and header, with a Referer of the
+/// app's own origin (Django's `CsrfViewMiddleware`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Csrf {
+    pub cookie: String,
+    pub header: String,
+}
+
+/// `[store]`.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// The SQLite file.
+    pub path: PathBuf,
+    pub key_file: PathBuf,
+    /// A transaction must finish within.
+    pub timeout_ms: u64,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    pub listen: SocketAddr,
+    pub tokens: Vec<AdminToken>,
+}
+
+/// One admin token. The secret itself is forgotten after hashing; `Debug` shows none of it.
+#[derive(Clone)]
+pub struct AdminToken {
+    pub name: String,
+    pub role: AdminRole,
+    /// SHA-256 of the secret.
+    pub digest: [u8; 32],
+}
+
+impl std::fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdminToken").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// What a token may do; each role may do what those before it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AdminRole {
+    Viewer,
+    Operator,
+    Admin,
+}
+
+/// `[log]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    pub format: LogFormat,
+    pub client_address: ClientAddress,
+}
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Json,
+    Pretty,
+}
+
+/// How much of a client's address is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAddress {
+    Full,
+    /// IPv4 /24, IPv6 /48.
+    Prefix,
+    /// Keyed hash.
+    Hash,
+    None,
+}
