@@ -1,0 +1,299 @@
+//! Cookies on the way up: every Cookie line split once, each pair told apart as a credential, as
+//! something an app might read as one, or as none of our business. Pure.
+
+use std::borrow::Cow;
+
+use crate::rules::{Credential, RuleSet};
+
+/// What the Cookie lines of one request hold.
+#[derive(Debug, Default)]
+pub struct Scan<'h> {
+    /// Pairs that are no credential in any reading, verbatim and in order.
+    pub others: Vec<&'h [u8]>,
+    /// Pairs whose name is exactly a credential's.
+    pub candidates: Vec<Candidate<'h>>,
+    /// Pairs dropped because some app would read a credential in them.
+    pub look_alikes: usize,
+    /// Pairs seen.
+    pub pairs: usize,
+}
+
+/// A cookie whose name is exactly a credential's; its value is not yet judged.
+#[derive(Debug)]
+pub struct Candidate<'h> {
+    pub name: &'h str,
+    pub value: &'h [u8],
+}
+
+/// Splits the Cookie lines. Lines are merged in order; pairs are separated by `;` alone.
+pub fn scan<'h>(lines: impl Iterator<Item = &'h [u8]>, rules: &RuleSet) -> Scan<'h> {
+    let mut scan = Scan::default();
+    for pair in lines.flat_map(|line| line.split(|byte| *byte == b';')) {
+        let pair = trim(pair);
+        if pair.is_empty() {
+            continue;
+        }
+        scan.pairs += 1;
+        if let Some(candidate) = exact(pair, rules) {
+            scan.candidates.push(candidate);
+        } else if may_hold_credential(pair, rules) {
+            scan.look_alikes += 1;
+        } else {
+            scan.others.push(pair);
+        }
+    }
+    scan
+}
+
+fn exact<'h>(pair: &'h [u8], rules: &RuleSet) -> Option<Candidate<'h>> {
+    let at = pair.iter().position(|byte| *byte == b'=')?;
+    let name = std::str::from_utf8(&pair[..at]).ok()?;
+    let token = !name.is_empty() && name.bytes().all(is_token);
+    (token && rules.credential(name).is_some()).then(|| Candidate { name, value: &pair[at + 1..] })
+}
+
+/// The value of the first cookie whose name matches, in the plain reading; for rules that look into
+/// other cookies.
+pub fn value_in(line: &[u8], name: &crate::rules::matcher::Glob) -> Option<String> {
+    line.split(|byte| *byte == b';').find_map(|pair| {
+        let (found, value) = std::str::from_utf8(trim(pair)).ok()?.split_once('=')?;
+        name.matches(found).then(|| value.to_owned())
+    })
+}
+
+/// RFC 9110 §5.6.2 `tchar`.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Whether any reading, also by parsers that split at commas or ignore odd bytes around names,
+/// finds a credential in this pair.
+fn may_hold_credential(pair: &[u8], rules: &RuleSet) -> bool {
+    let pieces = pair.split(|byte| matches!(byte, b',' | b'"' | b'\r' | b'\n' | 0));
+    pieces.into_iter().any(|piece| {
+        let name = match piece.iter().position(|byte| *byte != b'=') {
+            Some(start) => piece[start..].split(|byte| *byte == b'=').next().unwrap_or_default(),
+            None => return false,
+        };
+        !name.is_empty() && rules.credentials.iter().any(|credential| looks_like(name, credential))
+    })
+}
+
+fn looks_like(name: &[u8], credential: &Credential) -> bool {
+    let folded = fold(name);
+    // PHP reads `name[x]` as an array called `name`.
+    let base = name.split(|byte| *byte == b'[').next().filter(|base| base.len() < name.len());
+    let base = base.map(fold);
+    credential.cookies.iter().any(|cookie| {
+        let pattern = cookie.folded(&|text| fold(text.as_bytes()));
+        pattern.matches(&folded) || base.as_ref().is_some_and(|base| pattern.matches(base))
+    })
+}
+
+/// A name as the most forgiving parser reads it: percent-decoded, lower case, without prefix and
+/// without anything but letters, digits and `_`-like characters at its ends; `.`, space, `[` and
+/// `+` inside are `_` (PHP).
+pub fn fold(name: &[u8]) -> String {
+    let decoded: Cow<'_, [u8]> = percent_encoding::percent_decode(name).into();
+    let visible: Vec<u8> =
+        decoded.iter().copied().filter(|byte| (0x20..0x7f).contains(byte)).collect();
+    let core = visible.trim_ascii();
+    let core = core.strip_prefix(b"$").unwrap_or(core);
+    let mut folded: String = core
+        .iter()
+        .map(|byte| match byte {
+            b'.' | b' ' | b'[' | b'+' => '_',
+            byte => char::from(byte.to_ascii_lowercase()),
+        })
+        .collect();
+    for prefix in ["__host-", "__secure-"] {
+        if let Some(rest) = folded.strip_prefix(prefix) {
+            folded = rest.to_owned();
+        }
+    }
+    folded
+}
+
+/// One spelling for all spellings of a value: unquoted, octal and percent escapes decoded until
+/// nothing changes, outer blanks cut, lower case. Only ever hashed and compared, never forwarded.
+pub fn canonical_value(value: &[u8]) -> Vec<u8> {
+    let mut current = value.to_vec();
+    for _ in 0..4 {
+        let next = decode_once(&current);
+        if next == current {
+            break;
+        }
+        current = next;
+    }
+    current.make_ascii_lowercase();
+    current
+}
+
+fn decode_once(value: &[u8]) -> Vec<u8> {
+    let trimmed = trim_odd(value);
+    let plus =
+        trimmed.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect::<Vec<_>>();
+    let percent: Cow<'_, [u8]> = percent_encoding::percent_decode(&plus).into();
+    let mut out = Vec::with_capacity(percent.len());
+    let mut rest = &percent[..];
+    while let Some((first, tail)) = rest.split_first() {
+        rest = tail;
+        match (first, tail) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                out.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
+                rest = after;
+            }
+            (b'\\', [escaped, after @ ..]) => {
+                out.push(*escaped);
+                rest = after;
+            }
+            (byte, _) => out.push(*byte),
+        }
+    }
+    trim_odd(&out).to_vec()
+}
+
+/// Cuts blanks, quotes, commas, controls and non-ASCII bytes off both ends.
+fn trim_odd(value: &[u8]) -> &[u8] {
+    let odd = |byte: &u8| *byte <= b' ' || *byte >= 0x7f || matches!(byte, b'"' | b',' | b'\'');
+    let start = value.iter().position(|byte| !odd(byte)).unwrap_or(value.len());
+    let end = value.iter().rposition(|byte| !odd(byte)).map_or(start, |at| at + 1);
+    &value[start..end]
+}
+
+fn trim(bytes: &[u8]) -> &[u8] {
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let start = bytes.iter().position(|byte| !blank(byte)).unwrap_or(bytes.len());
+    let end = bytes.iter().rposition(|byte| !blank(byte)).map_or(start, |at| at + 1);
+    &bytes[start..end]
+}
+
+/// One Cookie line: the credentials first, so that an open quote in another pair cannot hide them.
+/// `None` when there is nothing to send.
+pub fn join<'a>(
+    credentials: impl Iterator<Item = (&'a str, &'a [u8])>,
+    others: &[&[u8]],
+) -> Option<Vec<u8>> {
+    let mut line = Vec::with_capacity(256);
+    let separate = |line: &mut Vec<u8>| {
+        if !line.is_empty() {
+            line.extend_from_slice(b"; ");
+        }
+    };
+    for (name, value) in credentials {
+        separate(&mut line);
+        line.extend_from_slice(name.as_bytes());
+        line.push(b'=');
+        line.extend_from_slice(value);
+    }
+    for other in others {
+        separate(&mut line);
+        line.extend_from_slice(other);
+    }
+    (!line.is_empty()).then_some(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::Role;
+    use crate::rules::matcher::Glob;
+
+    fn rules(names: &[&str]) -> RuleSet {
+        let cookies = names.iter().map(|name| Glob::name(name)).collect();
+        RuleSet {
+            credentials: vec![Credential { cookies, role: Role::Session }],
+            ..RuleSet::default()
+        }
+    }
+
+    fn scanned(line: &[u8], names: &[&str]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>, usize) {
+        let rules = rules(names);
+        let scan = scan(std::iter::once(line), &rules);
+        (
+            scan.candidates.iter().map(|candidate| candidate.value.to_vec()).collect(),
+            scan.others.iter().map(|other| other.to_vec()).collect(),
+            scan.look_alikes,
+        )
+    }
+
+    #[test]
+    fn ordinary_cookies_pass_verbatim_and_in_order() {
+        let (values, others, odd) = scanned(b"a=1; sid=T;b=\"x, y\" ; c", &["sid"]);
+        assert_eq!(values, [b"T"]);
+        assert_eq!(others, [&b"a=1"[..], b"b=\"x, y\"", b"c"]);
+        assert_eq!(odd, 0);
+    }
+
+    #[test]
+    fn whatever_some_app_reads_as_the_credential_is_dropped() {
+        let spellings: &[&[u8]] = &[
+            b"sid =T",
+            b"SID=T",
+            b"a=1, sid=T",
+            b"\xa0sid=T",
+            b"\x0bsid=T",
+            b"\xe2\x80\x80sid=T",
+            b"x=\"a, sid=T",
+            b"sid[0]=T",
+            b"s%69d=T",
+            b"$sid=T",
+            b"=sid=T",
+            b"__Host-sid=T",
+            b"\x85sid\x0c=T",
+            b"x=\"sid=T\"",
+        ];
+        for spelling in spellings {
+            let (values, others, odd) = scanned(spelling, &["sid"]);
+            assert!(
+                values.is_empty() && others.is_empty() && odd == 1,
+                "{:?}",
+                String::from_utf8_lossy(spelling)
+            );
+        }
+        for spelling in [&b"my.sess=T"[..], b"my sess=T", b"my[sess=T", b"my+sess=T"] {
+            let (values, others, odd) = scanned(spelling, &["my_sess"]);
+            assert!(values.is_empty() && others.is_empty() && odd == 1);
+        }
+    }
+
+    #[test]
+    fn a_quoted_sandwich_yields_the_plain_reading() {
+        let (values, others, _) = scanned(b"$Version=1; x=\"; sid=T; y=\"", &["sid"]);
+        assert_eq!(values, [b"T"]);
+        assert_eq!(others, [&b"$Version=1"[..], b"x=\"", b"y=\""]);
+    }
+
+    #[test]
+    fn nothing_without_a_name_is_a_token() {
+        for pair in [&b"sid"[..], b"=", b"==", b"="] {
+            assert!(scanned(pair, &["sid"]).0.is_empty());
+        }
+        assert_eq!(scanned(b"sid==T", &["sid"]).0, [b"=T"]);
+    }
+
+    #[test]
+    fn spellings_of_one_value_share_a_canonical_form() {
+        let plain = canonical_value(b"aB1-x_z");
+        for spelling in [
+            &b"\"aB1-x_z\""[..],
+            b" aB1-x_z",
+            b"%61B1-x_z",
+            b"\"\\141B1-x_z\"",
+            b"AB1-X_Z",
+            b"%2561B1-x_z",
+            b"aB1-x_z,",
+            b"\\aB1-x_z",
+        ] {
+            assert_eq!(canonical_value(spelling), plain, "{:?}", String::from_utf8_lossy(spelling));
+        }
+        assert_ne!(canonical_value(b"aB1-x_y"), plain);
+    }
+
+    #[test]
+    fn credentials_come_first_in_the_joined_line() {
+        let line = join([("sid", &b"T"[..])].into_iter(), &[b"x=\"", b"y=\""]).unwrap();
+        assert_eq!(line, b"sid=T; x=\"; y=\"");
+        assert_eq!(join(std::iter::empty(), &[]), None);
+    }
+}

@@ -1,0 +1,282 @@
+//! Header work: which requests are refused before anything looks at them, what is taken off and
+//! written on the way up, what is taken off on the way down. Pure; cookies are in `cookies.rs`.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Version};
+
+use crate::client::Caller;
+use crate::refusal::Refusal;
+use crate::settings::ServerLimits;
+
+/// RFC 9110 §7.6.1, and the older ones seen in the wild.
+const HOP_BY_HOP: [&str; 10] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+];
+
+/// What only a proxy may say about the client; removed and rewritten.
+const FORWARDING: [&str; 12] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-port",
+    "x-forwarded-uri",
+    "x-forwarded-server",
+    "x-forwarded-prefix",
+    "x-forwarded-user",
+    "x-real-ip",
+    "x-client-ip",
+    "via",
+];
+
+/// Headers by which some frameworks take one method for another.
+const METHOD_OVERRIDES: [&str; 3] =
+    ["x-http-method-override", "x-http-method", "x-method-override"];
+
+/// End-to-end headers that `Connection` may not name: removing one would change what was judged.
+const PROTECTED: [&str; 8] = [
+    "host",
+    "cookie",
+    "authorization",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "set-cookie",
+    "expect",
+];
+
+/// What the checks found out.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// The client wants to switch to WebSocket.
+    pub upgrade: bool,
+}
+
+/// Refuses what two parsers could read differently, and what this proxy does not do. hyper has
+/// already refused malformed heads; this closes what it lets through.
+pub fn check<B>(request: &Request<B>, limits: &ServerLimits) -> Result<Checked, Refusal> {
+    let headers = request.headers();
+    if request.method() == Method::CONNECT || request.method() == Method::TRACE {
+        return Err(Refusal::MethodRefused);
+    }
+    check_target(request, limits)?;
+    check_host(request)?;
+    check_framing(request)?;
+    if headers.contains_key(header::TRAILER) {
+        return Err(Refusal::RequestTrailers);
+    }
+    let mut expectations = headers.get_all(header::EXPECT).iter();
+    if expectations.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        return Err(Refusal::ExpectationUnknown);
+    }
+    let mut named = connection_options(headers);
+    if named.any(|name| PROTECTED.contains(&&*name) || FORWARDING.contains(&&*name)) {
+        return Err(Refusal::ConnectionHeader);
+    }
+    let cookie_bytes: usize = headers.get_all(header::COOKIE).iter().map(HeaderValue::len).sum();
+    if cookie_bytes > limits.cookie_bytes_max {
+        return Err(Refusal::HeadTooLarge);
+    }
+    Ok(Checked { upgrade: wants_websocket(request) })
+}
+
+fn check_target<B>(request: &Request<B>, limits: &ServerLimits) -> Result<(), Refusal> {
+    let uri = request.uri();
+    let length = uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if length > limits.target_bytes_max {
+        return Err(Refusal::TargetTooLong);
+    }
+    let asterisk = uri.path() == "*";
+    let shape = match uri.scheme_str() {
+        None if asterisk => uri.authority().is_none() && request.method() == Method::OPTIONS,
+        None => uri.authority().is_none() && uri.path().starts_with('/'),
+        Some(scheme) => matches!(scheme, "http" | "https") && uri.authority().is_some(),
+    };
+    // RFC 9112 §3.2: raw UTF-8 and control characters are no target; servers decode them apart.
+    let plain = uri.path().bytes().chain(uri.query().unwrap_or_default().bytes());
+    if !shape || !plain.into_iter().all(|byte| (0x21..0x7f).contains(&byte)) {
+        return Err(Refusal::TargetInvalid);
+    }
+    Ok(())
+}
+
+fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Refusal::HostDuplicate);
+    }
+    let Some(host) = host else {
+        let old = request.version() == Version::HTTP_10 && request.uri().authority().is_none();
+        return if old { Ok(()) } else { Err(Refusal::HostMissing) };
+    };
+    if host.is_empty() {
+        return Err(Refusal::HostMissing);
+    }
+    if !is_host(host.as_bytes()) {
+        return Err(Refusal::HostInvalid);
+    }
+    match request.uri().authority() {
+        Some(authority) if authority.as_str().contains('@') => Err(Refusal::TargetInvalid),
+        Some(authority) if !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) => {
+            Err(Refusal::AuthorityMismatch)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `name`, `a.b.c.d` or `[v6]`, with or without a port from 1 to 65535 (RFC 9110 §7.2).
+fn is_host(host: &[u8]) -> bool {
+    let Ok(host) = std::str::from_utf8(host) else {
+        return false;
+    };
+    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((inner, rest)) => {
+            if inner.parse::<std::net::Ipv6Addr>().is_err() {
+                return false;
+            }
+            ("v6", rest.strip_prefix(':').or_else(|| (!rest.is_empty()).then_some("bad")))
+        }
+        None => match host.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (host, None),
+        },
+    };
+    let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let port_fits =
+        port.is_none_or(|port| digits(port) && port.parse::<u16>().is_ok_and(|port| port > 0));
+    !name.is_empty()
+        && port_fits
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+}
+
+fn check_framing<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let headers = request.headers();
+    for name in headers.keys().filter(|name| name.as_str().contains('_')) {
+        let dashed = name.as_str().replace('_', "-");
+        if matches!(&*dashed, "transfer-encoding" | "content-length" | "host" | "cookie") {
+            return Err(Refusal::FramingInvalid);
+        }
+    }
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(encoding) = encodings.next() {
+        let chunked = encoding.as_bytes().eq_ignore_ascii_case(b"chunked");
+        if !chunked || encodings.next().is_some() || request.version() == Version::HTTP_10 {
+            return Err(Refusal::FramingInvalid);
+        }
+        // A Content-Length beside it is gone already, and hyper closes afterwards (RFC 9112 §6.1).
+    }
+    let plain = |length: &HeaderValue| {
+        let digits = length.as_bytes();
+        digits.iter().all(u8::is_ascii_digit) && (digits == b"0" || !digits.starts_with(b"0"))
+    };
+    if !headers.get_all(header::CONTENT_LENGTH).iter().all(plain) {
+        return Err(Refusal::FramingInvalid);
+    }
+    Ok(())
+}
+
+fn wants_websocket<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let mut upgrades = headers.get_all(header::UPGRADE).iter();
+    let websocket = upgrades
+        .next()
+        .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    websocket
+        && upgrades.next().is_none()
+        && request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && connection_options(headers).any(|option| option == "upgrade")
+}
+
+/// The options of all Connection headers, lower case.
+fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = String> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|option| option.trim().to_ascii_lowercase())
+        .filter(|option| !option.is_empty())
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<String> = connection_options(headers).collect();
+        for name in named {
+            headers.remove(&*name);
+        }
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Turns the client's headers into those for the app: framing is left to hyper, the Cookie line is
+/// `cookie`, and what is said about the client is what we know.
+pub fn to_upstream(
+    headers: &mut HeaderMap,
+    caller: &Caller,
+    cookie: Option<&[u8]>,
+    upgrade: bool,
+) -> Result<(), Refusal> {
+    let forwarded = caller.forwarded(headers);
+    remove_hop_by_hop(headers);
+    for name in FORWARDING {
+        headers.remove(name);
+    }
+    for name in [header::CONTENT_LENGTH, header::EXPECT, header::COOKIE] {
+        headers.remove(name);
+    }
+    // WSGI and CGI read `X_Forwarded_For` as `X-Forwarded-For`.
+    let twins: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().contains('_'))
+        .filter(|name| FORWARDING.contains(&&*name.as_str().replace('_', "-")))
+        .cloned()
+        .collect();
+    for twin in twins {
+        headers.remove(twin);
+    }
+    let value = |text: &[u8]| HeaderValue::from_bytes(text).map_err(|_| Refusal::MalformedHead);
+    if let Some(cookie) = cookie {
+        headers.insert(header::COOKIE, value(cookie)?);
+    }
+    for (name, text) in forwarded {
+        headers.insert(name, value(text.as_bytes())?);
+    }
+    if upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    Ok(())
+}
+
+/// Takes off what would make the app see another method than the one that was judged.
+pub fn remove_method_overrides(headers: &mut HeaderMap) {
+    let overrides: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| METHOD_OVERRIDES.contains(&&*name.as_str().replace('_', "-")))
+        .cloned()
+        .collect();
+    for name in overrides {
+        headers.remove(name);
+    }
+}
+
+/// Takes off the app's answer what concerned only our connection to it.
+pub fn to_downstream(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+}
+
+#[cfg(test)]
+mod tests;
