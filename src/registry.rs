@@ -1,0 +1,261 @@
+//! The session registry: everything live and every tombstone, in memory. The store commits first,
+//! this follows; the request path reads only this. No I/O, no waiting, no clock.
+//!
+//! One session with one key takes about 550 bytes (measured with 100,000 users of one session each
+//! and a few dozen kinds of browser; 700 if every User-Agent is different).
+
+mod bounded;
+mod entry;
+mod table;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+pub use self::bounded::UntrackedSeen;
+pub use self::entry::Entry;
+use crate::policy::Limits;
+use crate::session::{Client, EndReason, Key, KeyUse, SessionId, SessionKey, Timestamp};
+use crate::store::{Committed, Loaded};
+
+/// Sessions a sweep looks at per call, so that the lock is held for well under a millisecond.
+const SWEPT_MAX: usize = 4096;
+/// An ended session that has lost its keys to others is remembered this long, so that an older
+/// state of it that arrives late does not bring it back.
+const KEYLESS_MS: i64 = 60_000;
+
+/// All sessions. Changes come from the store's feed; see `store::Feed`.
+pub struct Registry {
+    table: RwLock<table::Table>,
+    dirty: Mutex<Dirty>,
+    sweep_after: Mutex<Option<SessionId>>,
+    quarantine: Mutex<bounded::Quarantine>,
+    quarantined: AtomicUsize,
+    untracked: Mutex<bounded::UntrackedTokens>,
+}
+
+/// What the store has not heard of.
+#[derive(Default)]
+struct Dirty {
+    entries: Vec<Arc<Entry>>,
+    keys: Vec<Key>,
+}
+
+/// What a key leads to.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub entry: Arc<Entry>,
+    /// The hash of the very bytes issued, see [`Key`].
+    pub exact: SessionKey,
+    pub key_use: KeyUse,
+    pub since: Timestamp,
+}
+
+/// Sizes, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Sessions that have not ended.
+    pub live: usize,
+    /// Users with live sessions.
+    pub users: usize,
+    /// Ended sessions that still have keys.
+    pub tombstones: usize,
+    pub keys: usize,
+}
+
+impl Registry {
+    /// Empty; `limits` decide over time-outs.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            table: RwLock::new(table::Table::new(limits)),
+            dirty: Mutex::default(),
+            sweep_after: Mutex::default(),
+            quarantine: Mutex::default(),
+            quarantined: AtomicUsize::new(0),
+            untracked: Mutex::default(),
+        }
+    }
+
+    /// Takes over what the store holds, before the first request.
+    pub fn load(&self, loaded: Loaded) {
+        let Loaded { sessions, keys, shapes: _ } = loaded;
+        let versions: HashMap<SessionId, i64> =
+            sessions.iter().map(|session| (session.id, session.change_seq)).collect();
+        self.change(|table| {
+            table.reserve(keys.len());
+            for session in &sessions {
+                table.put_session(session);
+            }
+            for key in &keys {
+                table.put_key(key, versions.get(&key.session).copied(), false);
+            }
+        });
+    }
+
+    /// Follows a commit. States may come late or twice: newer ones win, and an end is for good.
+    /// Streams of sessions that ended are cut before this returns.
+    pub fn apply(&self, change: &Committed) {
+        let newest = change.sessions.iter().map(|session| session.change_seq).max();
+        let cut = self.change(|table| {
+            let cut: Vec<_> =
+                change.sessions.iter().filter_map(|session| table.put_session(session)).collect();
+            for key in &change.keys {
+                table.put_key(key, newest, false);
+            }
+            cut
+        });
+        // Outside the lock: whoever watches may come back and ask.
+        for token in cut {
+            token.cancel();
+        }
+    }
+
+    /// What `key` leads to, live or ended.
+    pub fn lookup(&self, key: SessionKey) -> Option<Found> {
+        let table = self.table.read();
+        let slot = table.key(&key)?;
+        Some(Found {
+            entry: Arc::clone(&slot.entry),
+            exact: slot.exact,
+            key_use: slot.key_use,
+            since: slot.since,
+        })
+    }
+
+    /// The keys with which this session is used now, each with its exact hash.
+    pub fn bearers(&self, id: SessionId) -> Vec<(SessionKey, SessionKey)> {
+        self.table.read().bearers(id)
+    }
+
+    /// The session with this public id, live or ended.
+    pub fn by_id(&self, id: SessionId) -> Option<Arc<Entry>> {
+        self.table.read().id(id).cloned()
+    }
+
+    /// The sessions of `user` that have not ended, in no particular order. In observe mode those
+    /// that would have ended are among them.
+    pub fn live_of(&self, user: &str) -> Vec<Arc<Entry>> {
+        self.table.read().of_user(user).to_vec()
+    }
+
+    /// The last request of a session, fresher than the store's.
+    pub fn last_seen_at(&self, id: SessionId) -> Option<Timestamp> {
+        self.table.read().id(id).map(|entry| entry.last_seen_at())
+    }
+
+    /// Up to `count_max` sessions that timed out, to be ended in the store. Looks at a few thousand
+    /// sessions per call and goes on from there at the next.
+    pub fn expired(&self, now: Timestamp, count_max: usize) -> Vec<(SessionId, EndReason)> {
+        let mut after = self.sweep_after.lock();
+        let mut expired = Vec::new();
+        let mut keyless = Vec::new();
+        let mut looked_at = 0;
+        let table = self.table.read();
+        for (entry, has_keys) in table.after(*after) {
+            if looked_at == SWEPT_MAX || expired.len() == count_max {
+                break;
+            }
+            looked_at += 1;
+            *after = Some(entry.id);
+            if let Some(ending) = entry.ending() {
+                if !has_keys && now.since_ms(ending.at) >= KEYLESS_MS {
+                    keyless.push(entry.id);
+                }
+            } else if let Some(reason) = entry.expiry(now)
+                && entry.counts()
+            {
+                expired.push((entry.id, reason));
+            }
+        }
+        drop(table);
+        if looked_at < SWEPT_MAX && expired.len() < count_max {
+            *after = None;
+        }
+        if !keyless.is_empty() {
+            self.change(|table| table.drop_keyless(&keyless));
+        }
+        expired
+    }
+
+    /// Remembers a rotated value's key at once; it becomes durable with the next flush. `false` if
+    /// it is known already. At most `kept_max` of them per session, the oldest goes.
+    pub fn add_late_key(&self, key: Key, kept_max: usize) -> bool {
+        let added = self.change(|table| table.add_late_key(&key, kept_max));
+        if added {
+            self.dirty.lock().keys.push(key);
+        }
+        added
+    }
+
+    /// Queues a session whose [`Entry::touch`] said so for the next flush.
+    pub fn mark_dirty(&self, entry: &Arc<Entry>) {
+        self.dirty.lock().entries.push(Arc::clone(entry));
+    }
+
+    /// What the store should be told: each session at most once.
+    pub fn take_dirty(&self) -> (Vec<(SessionId, Timestamp)>, Vec<Key>) {
+        let Dirty { entries, keys } = std::mem::take(&mut *self.dirty.lock());
+        (entries.iter().map(|entry| (entry.id, entry.clear_dirty())).collect(), keys)
+    }
+
+    /// Gives back what the store could not take, for the next flush.
+    pub fn return_dirty(&self, seen: &[(SessionId, Timestamp)], keys: Vec<Key>) {
+        let entries: Vec<Arc<Entry>> = {
+            let table = self.table.read();
+            let known = seen.iter().filter_map(|(id, _)| table.id(*id));
+            known.filter(|entry| entry.set_dirty()).cloned().collect()
+        };
+        let mut dirty = self.dirty.lock();
+        dirty.entries.extend(entries);
+        dirty.keys.splice(0..0, keys);
+    }
+
+    /// Drops keys that the store has pruned, and sessions with their last key.
+    pub fn forget(&self, keys: &[SessionKey]) {
+        self.change(|table| table.forget(keys));
+    }
+
+    pub fn counts(&self) -> Counts {
+        let (live, users, tombstones, keys) = self.table.read().counts();
+        Counts { live, users, tombstones, keys }
+    }
+
+    /// Makes a key dead until the restart: the store was down when it should have been recorded.
+    pub fn quarantine(&self, key: SessionKey) {
+        let mut quarantine = self.quarantine.lock();
+        self.quarantined.store(quarantine.add(key), Ordering::Release);
+    }
+
+    pub fn is_quarantined(&self, key: SessionKey) -> bool {
+        self.quarantined.load(Ordering::Acquire) > 0 && self.quarantine.lock().has(&key)
+    }
+
+    /// Remembers a token that no known login produced, for the admin API.
+    pub fn note_untracked(&self, key: SessionKey, now: Timestamp, client: &Client) {
+        self.untracked.lock().note(key, now, client);
+    }
+
+    /// How many untracked tokens are listed.
+    pub fn untracked_count(&self) -> usize {
+        self.untracked.lock().len()
+    }
+
+    /// Untracked tokens, first seen first.
+    pub fn untracked(&self) -> Vec<UntrackedSeen> {
+        self.untracked.lock().all()
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut table::Table) -> T) -> T {
+        let mut table = self.table.write();
+        let outcome = change(&mut table);
+        if cfg!(debug_assertions) {
+            table.check_invariants();
+        }
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests;

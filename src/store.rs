@@ -1,0 +1,189 @@
+//! What a store must do: keep sessions and keys, and run one decision in one transaction.
+//! The decision itself is a pure function handed in (`policy.rs`); SQL lives in `store/`.
+
+pub mod sqlite;
+
+use async_trait::async_trait;
+
+use crate::audit::AuditEvent;
+use crate::session::{Key, Session, SessionId, SessionKey, Timestamp, User};
+
+/// The live sessions a decision is about: all of `user`, and those in `ids` whoever's they are.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    pub user: Option<User>,
+    pub ids: Vec<SessionId>,
+}
+
+/// What a decision changes, written in one transaction.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Full new states; inserted or replaced by id. `login_seq` 0 asks for a new one,
+    /// `change_seq` is always assigned by the store.
+    pub sessions: Vec<Session>,
+    /// Inserted or replaced by key.
+    pub keys: Vec<Key>,
+    /// Published after the commit, in order.
+    pub events: Vec<AuditEvent>,
+    /// What the caller asked about.
+    pub decision: Decision,
+}
+
+/// What became of a login, for the caller; other changes leave it `Done`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing to tell.
+    #[default]
+    Done,
+    /// The newcomer is in.
+    Admitted { session: SessionId },
+    /// The browser's own session goes on.
+    Renewed { session: SessionId },
+    /// The newcomer stays out; the user has `count` sessions of `limit`.
+    Denied { session: SessionId, count: u32, limit: u32 },
+    /// So many sessions were live and are ended now.
+    Ended { count: u32 },
+}
+
+/// A pure decision over the live sessions in scope, ordered by `login_seq`.
+/// May be run again when the transaction has to be repeated.
+pub type Decide = Box<dyn Fn(&[Session]) -> Plan + Send + Sync>;
+
+/// What a committed transaction changed, with the sequence numbers the store gave.
+#[derive(Clone, Debug, Default)]
+pub struct Committed {
+    pub sessions: Vec<Session>,
+    pub keys: Vec<Key>,
+    pub events: Vec<AuditEvent>,
+}
+
+impl Committed {
+    /// Whether there is anything to tell.
+    pub fn says_something(&self) -> bool {
+        !(self.sessions.is_empty() && self.keys.is_empty() && self.events.is_empty())
+    }
+}
+
+/// Late keys (from [`Store::touch`]) kept per session, newest first; older ones are forgotten.
+/// An app that changes its cookie with every answer would fill the store otherwise.
+pub const LATE_KEYS_MAX: u32 = 64;
+
+/// The other side of the store: learns of every commit, in commit order, before whoever asked for
+/// it gets an answer. Implemented by the registry side; must not block.
+pub trait Feed: Send + Sync {
+    /// A transaction was committed.
+    fn committed(&self, change: Committed);
+
+    /// A fresher `last_seen_at` than the store's, for decisions.
+    fn last_seen_at(&self, session: SessionId) -> Option<Timestamp>;
+}
+
+/// How a cookie was last set by the app, so that it can be re-issued or expired as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CookieShape {
+    pub name: String,
+    /// As the app wrote it, lower case, no leading dot; empty: host-only.
+    pub domain: String,
+    /// As the app wrote it; empty: none given.
+    pub path: String,
+    /// The other attributes but Expires and Max-Age, as `; Secure; HttpOnly; SameSite=Lax`.
+    pub attributes: String,
+}
+
+/// Which sessions a listing shows.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    pub user: Option<User>,
+    /// `Some(true)`: live only; `Some(false)`: ended only.
+    pub live: Option<bool>,
+    /// At most so many; the store caps it at 1,000.
+    pub count_max: u32,
+    /// Continue below this `login_seq`.
+    pub before_login_seq: Option<i64>,
+}
+
+/// How long ended sessions and dead keys are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Ended sessions older than this go.
+    pub history_ms: i64,
+    /// Ended sessions of one user beyond this many go, oldest first.
+    pub history_per_user: u32,
+    /// Keys of sessions that ended longer ago than this go.
+    pub tombstones_ms: i64,
+}
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file or server could not be opened; says what to do.
+    #[error("{0}")]
+    Open(String),
+    /// Another process has it.
+    #[error("the store {0} is in use by another process: one Headcount per SQLite file")]
+    Locked(String),
+    /// It took longer than `store.timeout`.
+    #[error("the store did not answer within {0} ms")]
+    Timeout(u64),
+    /// The store's writer has stopped.
+    #[error("the store has stopped")]
+    Stopped,
+    /// The database reported an error.
+    #[error("the store failed")]
+    Database(#[from] sqlx::Error),
+    /// A row does not make sense.
+    #[error("the store holds an unreadable row: {0}")]
+    Corrupt(String),
+}
+
+/// Everything loaded at start.
+#[derive(Default)]
+pub struct Loaded {
+    /// Live sessions, and ended ones that still have keys.
+    pub sessions: Vec<Session>,
+    pub keys: Vec<Key>,
+    pub shapes: Vec<CookieShape>,
+}
+
+/// A durable place for sessions. Every method is one transaction; `Ok` means committed.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Everything the registry needs. Called once, before the first request.
+    async fn load(&self) -> Result<Loaded, StoreError>;
+
+    /// Locks the user, reads the live sessions in `scope`, runs `decide`, writes its plan, commits,
+    /// tells the feed, answers.
+    async fn transact(&self, scope: Scope, decide: Decide) -> Result<Decision, StoreError>;
+
+    /// Writes merged `last_seen_at`s and late keys in one batch; ended sessions are left alone.
+    async fn touch(
+        &self,
+        seen: Vec<(SessionId, Timestamp)>,
+        keys: Vec<Key>,
+    ) -> Result<(), StoreError>;
+
+    /// Remembers how a cookie was set.
+    async fn remember_shape(&self, shape: CookieShape) -> Result<(), StoreError>;
+
+    /// Sessions for the admin API, newest login first.
+    async fn list(&self, listing: Listing) -> Result<Vec<Session>, StoreError>;
+
+    /// One session, live or ended.
+    async fn find(&self, id: SessionId) -> Result<Option<Session>, StoreError>;
+
+    /// Drops what `retention` no longer keeps; returns the keys dropped.
+    async fn prune(
+        &self,
+        now: Timestamp,
+        retention: Retention,
+    ) -> Result<Vec<SessionKey>, StoreError>;
+
+    /// Answers when the store can write.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Statements run so far, for the metric and for the test that the request path runs none.
+    fn statements(&self) -> u64;
+
+    /// Finishes what was accepted and closes.
+    async fn close(&self);
+}

@@ -1,0 +1,300 @@
+//! The writer: one task that owns the only connection and commits waiting commands together.
+//! No statement texts here, except those that begin, end and nest transactions.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::prune::{self, Cursor};
+use super::rows::{self, Database};
+use crate::session::{Key, Session, SessionId, SessionKey, Timestamp};
+use crate::store::{
+    Committed, CookieShape, Decide, Decision, Feed, Listing, Loaded, Plan, Retention, Scope,
+    StoreError,
+};
+
+/// Commands committed with one fsync.
+const BATCH_MAX: usize = 128;
+
+/// Where the answer goes. Nobody may be waiting any more; the command completes all the same.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// One call of the store.
+pub(super) enum Command {
+    Load(Reply<Loaded>),
+    Transact(Scope, Decide, Reply<Decision>),
+    Touch(Vec<(SessionId, Timestamp)>, Vec<Key>, Reply<()>),
+    RememberShape(CookieShape, Reply<()>),
+    List(Listing, Reply<Vec<Session>>),
+    Find(SessionId, Reply<Option<Session>>),
+    Prune(Timestamp, Retention, Reply<Vec<SessionKey>>),
+    Ping(Reply<()>),
+    Close(Reply<()>),
+}
+
+/// A command that ran and waits for its commit.
+struct Finished {
+    change: Option<Committed>,
+    answer: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
+}
+
+/// The last sequence numbers given. They never go back, not even when a transaction does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sequences {
+    pub(super) login: i64,
+    pub(super) change: i64,
+}
+
+pub(super) struct Writer {
+    database: Database,
+    feed: Arc<dyn Feed>,
+    queue: mpsc::Receiver<Command>,
+    given: Sequences,
+    /// What `meta` holds.
+    stored: Sequences,
+    cursor: Cursor,
+    /// A savepoint could not be opened or closed: nothing more may run, nor may the batch commit.
+    /// SQLite has then perhaps rolled back by itself (disk full), and what runs now would commit.
+    broken: Option<Arc<sqlx::Error>>,
+}
+
+impl Writer {
+    pub(super) async fn new(
+        mut database: Database,
+        feed: Arc<dyn Feed>,
+        queue: mpsc::Receiver<Command>,
+    ) -> Result<Self, StoreError> {
+        let given = rows::sequences(&mut database).await?;
+        let cursor = Cursor::default();
+        Ok(Self { database, feed, queue, given, stored: given, cursor, broken: None })
+    }
+
+    /// Runs until closed or until every handle is gone.
+    pub(super) async fn run(mut self) {
+        let mut waiting = Vec::with_capacity(BATCH_MAX);
+        let mut closers = Vec::new();
+        while self.queue.recv_many(&mut waiting, BATCH_MAX).await > 0 {
+            let mut batch = Vec::with_capacity(waiting.len());
+            for command in waiting.drain(..) {
+                match command {
+                    // What was accepted before is still in the queue and is finished first.
+                    Command::Close(reply) => {
+                        self.queue.close();
+                        closers.push(reply);
+                    }
+                    command => batch.push(command),
+                }
+            }
+            if !batch.is_empty() {
+                self.run_batch(batch).await;
+            }
+        }
+        let closed = self.database.close().await;
+        if let Err(error) = closed {
+            tracing::error!(%error, "the store did not close cleanly");
+        }
+        for reply in closers {
+            let _ = reply.send(Ok(()));
+        }
+    }
+
+    /// One transaction for all of `batch`; the feed and the callers hear of it after the commit.
+    async fn run_batch(&mut self, batch: Vec<Command>) {
+        if let Err(error) = self.database.run("BEGIN IMMEDIATE").await {
+            self.roll_back().await;
+            let error = Arc::new(error);
+            batch.into_iter().for_each(|command| command.fail(&error));
+            return;
+        }
+        let mut finished = Vec::with_capacity(batch.len());
+        for command in batch {
+            finished.push(self.run_command(command).await);
+        }
+        match self.commit().await {
+            Ok(()) => {
+                self.stored = self.given;
+                // The feed hears of the whole batch first: an answer may lead to a request that
+                // another change of this batch already decided.
+                for change in finished.iter_mut().filter_map(|finished| finished.change.take()) {
+                    self.feed.committed(change);
+                }
+                finished.into_iter().for_each(|finished| (finished.answer)(Ok(())));
+            }
+            Err(error) => {
+                self.roll_back().await;
+                tracing::error!(%error, commands = finished.len(), "the store could not commit");
+                finished.into_iter().for_each(|finished| (finished.answer)(Err(shared(&error))));
+            }
+        }
+    }
+
+    async fn commit(&mut self) -> Result<(), Arc<sqlx::Error>> {
+        if let Some(error) = self.broken.take() {
+            return Err(error);
+        }
+        if self.given != self.stored {
+            rows::keep_sequences(&mut self.database, self.given).await?;
+        }
+        Ok(self.database.run("COMMIT").await?)
+    }
+
+    /// Fails when SQLite has rolled back by itself, which is as good.
+    async fn roll_back(&mut self) {
+        let _ = self.database.run("ROLLBACK").await;
+    }
+
+    /// Each command has its own savepoint, so that one failure does not spoil the others.
+    async fn run_command(&mut self, command: Command) -> Finished {
+        if self.broken.is_none() {
+            self.broken = self.database.run("SAVEPOINT command").await.err().map(Arc::new);
+        }
+        if let Some(error) = self.broken.clone() {
+            let answer = Box::new(move |_| command.fail(&error));
+            return Finished { change: None, answer };
+        }
+        let database = &mut self.database;
+        match command {
+            Command::Load(reply) => {
+                let outcome = rows::load(database).await;
+                self.finish(reply, outcome).await
+            }
+            Command::Transact(scope, decide, reply) => {
+                let outcome = self.transact(&scope, &decide).await;
+                self.finish_change(reply, outcome).await
+            }
+            Command::Touch(seen, keys, reply) => {
+                let outcome = rows::touch(database, &seen, &keys).await;
+                self.finish(reply, outcome).await
+            }
+            Command::RememberShape(shape, reply) => {
+                let outcome = rows::remember_shape(database, &shape).await;
+                self.finish(reply, outcome).await
+            }
+            Command::List(listing, reply) => {
+                let outcome = rows::list(database, &listing).await;
+                let outcome = outcome.map(|mut sessions| {
+                    sessions.iter_mut().for_each(|session| self.refresh(session));
+                    sessions
+                });
+                self.finish(reply, outcome).await
+            }
+            Command::Find(id, reply) => {
+                let outcome = rows::find(database, id).await;
+                let outcome = outcome.map(|found| {
+                    found.map(|mut session| {
+                        self.refresh(&mut session);
+                        session
+                    })
+                });
+                self.finish(reply, outcome).await
+            }
+            Command::Prune(now, retention, reply) => {
+                let outcome = prune::prune(database, &mut self.cursor, now, retention).await;
+                self.finish(reply, outcome).await
+            }
+            // A close never gets here; it would mean the same: everything before it is done.
+            Command::Ping(reply) | Command::Close(reply) => {
+                let outcome = rows::ping(database).await;
+                self.finish(reply, outcome).await
+            }
+        }
+    }
+
+    async fn transact(
+        &mut self,
+        scope: &Scope,
+        decide: &Decide,
+    ) -> Result<(Decision, Committed), StoreError> {
+        let mut live = rows::live(&mut self.database, scope).await?;
+        live.iter_mut().for_each(|session| self.refresh(session));
+        // A decision that panics fails its caller, not everybody's store.
+        let plan = catch_unwind(AssertUnwindSafe(|| decide(&live)))
+            .map_err(|_| sqlx::Error::Protocol("the decision panicked".into()))?;
+        let Plan { sessions, keys, events, decision } = plan;
+        let mut change = Committed { sessions: Vec::with_capacity(sessions.len()), keys, events };
+        for mut session in sessions {
+            self.given.change += 1;
+            session.change_seq = self.given.change;
+            if session.login_seq == 0 {
+                self.given.login += 1;
+                session.login_seq = self.given.login;
+            }
+            if rows::put_session(&mut self.database, &session).await? {
+                change.sessions.push(session);
+            }
+        }
+        for key in &change.keys {
+            rows::put_key(&mut self.database, key).await?;
+        }
+        Ok((decision, change))
+    }
+
+    /// The store's `last_seen_at` is behind by up to one flush.
+    fn refresh(&self, session: &mut Session) {
+        if session.end.is_none()
+            && let Some(seen) = self.feed.last_seen_at(session.id)
+        {
+            session.last_seen_at = session.last_seen_at.max(seen);
+        }
+    }
+
+    async fn finish<T: Send + 'static>(
+        &mut self,
+        reply: Reply<T>,
+        outcome: Result<T, StoreError>,
+    ) -> Finished {
+        let closing: &[&'static str] = match outcome {
+            Ok(_) => &["RELEASE command"],
+            Err(_) => &["ROLLBACK TO command", "RELEASE command"],
+        };
+        for statement in closing {
+            if self.broken.is_none() {
+                self.broken = self.database.run(statement).await.err().map(Arc::new);
+            }
+        }
+        let answer = Box::new(move |committed: Result<(), StoreError>| {
+            // The caller may have gone; a failure of its own tells it more than the batch's.
+            let _ = reply.send(outcome.and_then(|value| committed.map(|()| value)));
+        });
+        Finished { change: None, answer }
+    }
+
+    async fn finish_change(
+        &mut self,
+        reply: Reply<Decision>,
+        outcome: Result<(Decision, Committed), StoreError>,
+    ) -> Finished {
+        let (outcome, change) = match outcome {
+            Ok((decision, change)) => {
+                (Ok(decision), Some(change).filter(Committed::says_something))
+            }
+            Err(error) => (Err(error), None),
+        };
+        Finished { change, ..self.finish(reply, outcome).await }
+    }
+}
+
+impl Command {
+    fn fail(self, error: &Arc<sqlx::Error>) {
+        fn fail<T>(reply: Reply<T>, error: &Arc<sqlx::Error>) {
+            let _ = reply.send(Err(shared(error)));
+        }
+        match self {
+            Self::Load(reply) => fail(reply, error),
+            Self::Transact(_, _, reply) => fail(reply, error),
+            Self::List(_, reply) => fail(reply, error),
+            Self::Find(_, reply) => fail(reply, error),
+            Self::Prune(_, _, reply) => fail(reply, error),
+            Self::Touch(_, _, reply)
+            | Self::RememberShape(_, reply)
+            | Self::Ping(reply)
+            | Self::Close(reply) => fail(reply, error),
+        }
+    }
+}
+
+/// The same failure for each caller of a batch.
+fn shared(error: &Arc<sqlx::Error>) -> StoreError {
+    StoreError::Database(sqlx::Error::Io(std::io::Error::other(Arc::clone(error))))
+}
