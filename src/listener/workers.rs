@@ -1,0 +1,169 @@
+//! The data plane's threads: one single-threaded runtime each, with listeners of its own.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::{Edge, Service, bind, serve};
+use crate::lifecycle::Lifecycle;
+use crate::settings::ServerSettings;
+
+/// The running threads.
+#[derive(Debug)]
+pub struct Workers {
+    addresses: Vec<SocketAddr>,
+    threads: Vec<JoinHandle<()>>,
+    lifecycle: Lifecycle,
+}
+
+impl Workers {
+    /// Binds everything, then starts the threads. `make_service` is called in each, within its
+    /// runtime.
+    pub fn start<S, F>(
+        settings: &ServerSettings,
+        edge: &Arc<Edge>,
+        make_service: F,
+    ) -> io::Result<Self>
+    where
+        S: Service,
+        F: Fn(usize) -> Arc<S> + Send + Sync + 'static,
+    {
+        let count = settings.workers.max(1);
+        let (addresses, listeners) = bind_all(&settings.listen, count)?;
+        let make_service = Arc::new(make_service);
+        let lifecycle = edge.lifecycle().clone();
+        let mut workers = Self { addresses, threads: Vec::with_capacity(count), lifecycle };
+        for (index, listeners) in listeners.into_iter().enumerate() {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let (settings, edge) = (settings.clone(), Arc::clone(edge));
+            let make_service = Arc::clone(&make_service);
+            let name = format!("worker-{index}");
+            let thread = std::thread::Builder::new().name(name).spawn(move || {
+                work(runtime, listeners, &settings, &edge, || make_service(index));
+            });
+            match thread {
+                Ok(thread) => workers.threads.push(thread),
+                Err(error) => {
+                    workers.lifecycle.exit();
+                    workers.join();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(workers)
+    }
+
+    /// Where they listen, in the order of the settings, with real ports.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Begins to drain.
+    pub fn drain(&self) {
+        self.lifecycle.drain();
+    }
+
+    /// Blocks until all threads have ended; false if one of them panicked.
+    pub fn join(self) -> bool {
+        let mut fine = true;
+        for thread in self.threads {
+            fine &= thread.join().is_ok();
+        }
+        fine
+    }
+}
+
+/// A listener for each address and worker.
+fn bind_all(
+    listen: &[SocketAddr],
+    workers: usize,
+) -> io::Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>)> {
+    let mut addresses = Vec::with_capacity(listen.len());
+    let mut listeners: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
+    for &wanted in listen {
+        let mut address = wanted;
+        for worker in &mut listeners {
+            let listener = bind(address, workers > 1)?;
+            // Port 0 becomes a real one with the first.
+            address = listener.local_addr()?;
+            worker.push(listener);
+        }
+        addresses.push(address);
+    }
+    Ok((addresses, listeners))
+}
+
+fn work<S: Service>(
+    runtime: Runtime,
+    listeners: Vec<TcpListener>,
+    settings: &ServerSettings,
+    edge: &Arc<Edge>,
+    make_service: impl FnOnce() -> Arc<S>,
+) {
+    runtime.block_on(async {
+        let service = make_service();
+        let mut serving = tokio::task::JoinSet::new();
+        for listener in listeners {
+            let (service, settings, edge) =
+                (Arc::clone(&service), settings.clone(), Arc::clone(edge));
+            serving.spawn(async move { serve(listener, service, &settings, edge).await });
+        }
+        while let Some(served) = serving.join_next().await {
+            match served {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a listener failed"),
+                Err(error) => tracing::error!(%error, "a listener's task failed"),
+            }
+        }
+        // Logins on their way to the store live on this runtime: they finish first.
+        let lifecycle = edge.lifecycle();
+        tokio::select! {
+            () = lifecycle.finished() => {}
+            () = lifecycle.exit_token().cancelled() => {}
+        }
+    });
+    // A name look-up that hangs must not hold the thread.
+    runtime.shutdown_background();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Site, edge};
+    use super::*;
+    use crate::testing::{Client, server_settings};
+
+    #[test]
+    fn workers_share_an_address_drain_and_end() {
+        for workers in [1, 2] {
+            let mut settings = server_settings();
+            settings.workers = workers;
+            settings.listen = vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()];
+            let edge = edge(&settings, &Arc::default());
+            let running = Workers::start(&settings, &edge, |_| Arc::new(Site::default())).unwrap();
+            let addresses = running.addresses().to_vec();
+            assert!(addresses.iter().all(|address| address.port() != 0));
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                for &address in &addresses {
+                    for _ in 0..8 {
+                        let mut client = Client::connect(address).await;
+                        client.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+                        assert!(client.rest().await.ends_with("hello"));
+                    }
+                }
+            });
+            running.drain();
+            assert!(running.join());
+            assert!(std::net::TcpStream::connect(addresses[0]).is_err());
+        }
+    }
+
+    #[test]
+    fn an_address_in_use_is_an_error() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(bind_all(&[taken.local_addr().unwrap()], 1).is_err());
+    }
+}
