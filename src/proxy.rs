@@ -1,0 +1,403 @@
+//! The life of a request, top to bottom: who is calling, what was presented, what we know, the
+//! verdict, the way to the app and back. Decisions are in `policy.rs` and `decide.rs`, answers of
+//! our own in `enforce.rs`; what watched requests (logins and the like) need is in `watch.rs`.
+
+mod answer;
+mod app_logout;
+mod step;
+mod watch;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use http::header::{CACHE_CONTROL, COOKIE, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use http::request::Parts;
+use http::{Method, Request, Response, Uri};
+use hyper::body::Incoming;
+
+use crate::audit::{AuditEvent, EventKind};
+use crate::body::{AppBody, Body, RequestBody};
+use crate::client::Caller;
+use crate::clock::Clock;
+use crate::cookies::{self, Scan};
+use crate::credentials::{Bare, Judge, Presented};
+use crate::detect;
+use crate::enforce::{self, Audience};
+use crate::headers;
+use crate::issue::{self, Issuer, Shapes};
+use crate::keyring::{self, Keyring};
+use crate::lifecycle::Lifecycle;
+use crate::listener::Service;
+use crate::metrics::{Metrics, RequestOutcome};
+use crate::path;
+use crate::policy::{self, Carry, Kind, Permit, Standing, Verdict};
+use crate::recorder::Recorder;
+use crate::refusal::{Refusal, Side};
+use crate::registry::{Entry, Registry};
+use crate::session::{Client, EndReason, Ending, Initiator, Mode, SessionId};
+use crate::settings::{OnEnded, Settings};
+use crate::steps::Steps;
+use crate::upstream::Upstream;
+
+/// What all workers share.
+pub struct Proxy {
+    pub settings: Settings,
+    pub keyring: Keyring,
+    pub registry: Arc<Registry>,
+    pub recorder: Recorder,
+    pub metrics: Arc<Metrics>,
+    pub clock: Arc<dyn Clock>,
+    pub shapes: Shapes,
+    pub steps: Steps,
+    pub lifecycle: Lifecycle,
+    /// Something failed that cannot be mended; the process leaves with an error.
+    pub failed: AtomicBool,
+}
+
+/// One data-plane thread: the shared state, and connections to the app of its own.
+#[derive(Clone)]
+pub struct Worker {
+    pub proxy: Arc<Proxy>,
+    pub upstream: Upstream,
+}
+
+/// What is remembered of a request until its answer is out.
+struct Exchange {
+    caller: Caller,
+    user_agent: Option<HeaderValue>,
+    /// Canonical.
+    path: String,
+    audience: Audience,
+    presented: Presented,
+    /// The credentials that went to the app.
+    sent: Vec<Bare>,
+}
+
+/// An answer, and what to count it as.
+struct Answered {
+    response: Response<Body>,
+    outcome: RequestOutcome,
+}
+
+impl From<Response<Body>> for Answered {
+    fn from(response: Response<Body>) -> Self {
+        Self { response, outcome: RequestOutcome::Forwarded }
+    }
+}
+
+impl Service for Worker {
+    async fn call(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+        let audience = Audience::of(request.method(), request.headers());
+        let result = self.handle(peer, request, audience).await;
+        self.proxy.account(result, peer, audience)
+    }
+}
+
+impl Worker {
+    async fn handle(
+        &self,
+        peer: SocketAddr,
+        mut request: Request<Incoming>,
+        audience: Audience,
+    ) -> Result<Answered, Refusal> {
+        let proxy = &*self.proxy;
+        let settings = &proxy.settings;
+        // 1 who is calling
+        let caller = Caller::identify(peer, request.headers(), &settings.server.trusted_proxies);
+        // 2 read the request
+        let upgrade = headers::check(&request, &settings.server.limits)?.upgrade;
+        let path = proxy.path(&request)?;
+        let scan = proxy.scan(request.headers())?;
+        // 3 look up
+        let presented = proxy.judge().presented(&scan.candidates);
+        let user_agent = request.headers().get(USER_AGENT).cloned();
+        let sent = Vec::new();
+        let mut exchange = Exchange { caller, user_agent, path, audience, presented, sent };
+        // 4 decide
+        let verdict = proxy.verdict(request.method(), &exchange);
+        self.notice(&exchange);
+        let permit = match verdict {
+            Verdict::Forward(permit, carry) => {
+                exchange.carry(carry);
+                permit
+            }
+            Verdict::Ended => return Ok(proxy.tell_ended(&exchange)),
+            Verdict::Ambiguous => return Ok(proxy.tell_ambiguous(&exchange, peer)),
+        };
+        // 5 forward
+        let credentials = exchange.sent.iter().map(|bare| (&*bare.name, &*bare.value));
+        let cookie = cookies::join(credentials, &scan.others);
+        let on_client = upgrade.then(|| hyper::upgrade::on(&mut request));
+        let (mut parts, body) = request.into_parts();
+        if detect::may_match(&settings.rules, parts.method.as_str(), &exchange.path) {
+            return self.watch(exchange, permit, parts, body, cookie).await;
+        }
+        proxy.prepare(&mut parts, &exchange.caller, cookie.as_deref(), upgrade)?;
+        let body = proxy.client_body(body)?;
+        let response = self.send(permit, Request::from_parts(parts, body)).await?;
+        // 6 read the response, 7 record, 8 answer
+        match on_client {
+            Some(on_client) => self.switch(exchange, on_client, response).await,
+            None => self.relay(exchange, response).await.map(Answered::from),
+        }
+    }
+
+    async fn send(
+        &self,
+        permit: Permit,
+        request: Request<RequestBody>,
+    ) -> Result<Response<AppBody>, Refusal> {
+        let answer = self.upstream.send(permit, request).await;
+        answer.map(|response| response.map(AppBody::from)).map_err(|error| {
+            let refusal = error.refusal();
+            if refusal.side() == Side::Upstream {
+                tracing::warn!(reason = refusal.code(), %error, "the app did not answer");
+            }
+            refusal
+        })
+    }
+
+    /// What follows from the credentials alone, whatever the verdict.
+    fn notice(&self, exchange: &Exchange) {
+        let proxy = &*self.proxy;
+        let presented = &exchange.presented;
+        let now = proxy.clock.now();
+        for key in &presented.untracked {
+            proxy.metrics.untracked_requests.inc();
+            proxy.registry.note_untracked(*key, now, &proxy.client(exchange));
+        }
+        let Some(entry) = &presented.entry else {
+            return;
+        };
+        match presented.standing {
+            Standing::Live => {
+                let ignored = &proxy.settings.session.idle_ignore_paths;
+                let ignored = !ignored.is_empty() && ignored.matches(&exchange.path);
+                if !ignored && entry.touch(now) {
+                    proxy.registry.mark_dirty(entry);
+                }
+                if !proxy.recorder.enforces()
+                    && let Some(ending) = entry.would_end()
+                {
+                    proxy.note_use_after_end(exchange, entry, Some(&ending));
+                }
+            }
+            Standing::Over(_) | Standing::Left => {
+                if presented.expired_now {
+                    self.record_expiry(entry.id);
+                }
+                proxy.note_use_after_end(exchange, entry, presented.ending.as_ref());
+                self.log_out_dead(exchange, entry);
+            }
+            Standing::Anonymous | Standing::Ambiguous => {}
+        }
+    }
+
+    /// A request found a session timed out before the sweep did.
+    fn record_expiry(&self, id: SessionId) {
+        let proxy = Arc::clone(&self.proxy);
+        self.proxy.lifecycle.spawn(async move {
+            if let Err(error) = proxy.recorder.expire(vec![id]).await {
+                tracing::warn!(%error, "a timed-out session could not be recorded yet");
+            }
+        });
+    }
+}
+
+impl Exchange {
+    fn carry(&mut self, carry: Carry) {
+        self.sent = match carry {
+            Carry::Entitled => std::mem::take(&mut self.presented.forward),
+            Carry::Nothing => Vec::new(),
+            Carry::Everything => self.presented.all.clone(),
+        };
+    }
+}
+
+impl Proxy {
+    fn judge(&self) -> Judge<'_> {
+        Judge {
+            keyring: &self.keyring,
+            registry: &self.registry,
+            app: &self.settings.app,
+            session: &self.settings.session,
+            mode: self.settings.switches.mode,
+            now: self.clock.now(),
+        }
+    }
+
+    fn issuer(&self) -> Issuer<'_> {
+        Issuer {
+            keyring: &self.keyring,
+            app: &self.settings.app,
+            rules: &self.settings.rules,
+            now: self.clock.now(),
+        }
+    }
+
+    /// The client as sessions and events record it.
+    fn client(&self, exchange: &Exchange) -> Client {
+        let keep = self.settings.log.client_address;
+        exchange.caller.recorded(exchange.user_agent.as_ref(), keep, &self.keyring)
+    }
+
+    fn note_use_after_end(&self, exchange: &Exchange, entry: &Entry, ending: Option<&Ending>) {
+        let now = self.clock.now();
+        if !entry.claim_use_after_end(now) {
+            return;
+        }
+        self.metrics.use_after_end.inc();
+        let mode = self.settings.switches.mode;
+        let kind = EventKind::SessionUseAfterEnd;
+        let mut event = AuditEvent::new(kind, now, Initiator::User, mode)
+            .user(entry.user.as_ref())
+            .session(entry.id)
+            .client(&self.client(exchange));
+        event.reason = ending.map(|ending| ending.reason);
+        event.by_session = ending.and_then(|ending| ending.by_session);
+        self.recorder.note(event);
+    }
+
+    /// The canonical path. A watched path in another spelling is refused rather than guessed at.
+    fn path<B>(&self, request: &Request<B>) -> Result<String, Refusal> {
+        let path = path::canonical(request.uri().path());
+        if !path.plain && detect::watches(&self.settings.rules, &path.text) {
+            return Err(Refusal::PathSpelling);
+        }
+        Ok(path.text)
+    }
+
+    fn scan<'h>(&self, headers: &'h HeaderMap) -> Result<Scan<'h>, Refusal> {
+        let lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+        let scan = cookies::scan(lines, &self.settings.rules);
+        if scan.pairs > self.settings.server.limits.cookies_max {
+            return Err(Refusal::HeadTooLarge);
+        }
+        Ok(scan)
+    }
+
+    fn verdict(&self, method: &Method, exchange: &Exchange) -> Verdict {
+        let ended_is_anonymous = self.settings.enforcement.on_ended == OnEnded::Anonymous;
+        let mode = self.settings.switches.mode;
+        let kind = self.kind(method, &exchange.path, exchange.audience);
+        policy::verdict(mode, exchange.presented.standing, kind, ended_is_anonymous)
+    }
+
+    fn kind(&self, method: &Method, path: &str, audience: Audience) -> Kind {
+        let enforcement = &self.settings.enforcement;
+        let login_page = enforcement
+            .login_url
+            .as_deref()
+            .is_some_and(|url| url.split(['?', '#']).next() == Some(path));
+        let exempt = !enforcement.exempt_paths.is_empty() && enforcement.exempt_paths.matches(path);
+        Kind {
+            navigation: audience == Audience::Page,
+            safe: matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS),
+            open: login_page || exempt || detect::is_login_path(&self.settings.rules, path),
+        }
+    }
+
+    /// Makes the head that the app gets.
+    fn prepare(
+        &self,
+        parts: &mut Parts,
+        caller: &Caller,
+        cookie: Option<&[u8]>,
+        upgrade: bool,
+    ) -> Result<(), Refusal> {
+        headers::to_upstream(&mut parts.headers, caller, cookie, upgrade)?;
+        if !self.settings.upstream.method_override {
+            headers::remove_method_overrides(&mut parts.headers);
+        }
+        parts.version = http::Version::HTTP_11;
+        if parts.uri.scheme().is_some() {
+            let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+            parts.uri = target.parse::<Uri>().map_err(|_| Refusal::TargetInvalid)?;
+        }
+        if !self.settings.upstream.preserve_host || !parts.headers.contains_key(HOST) {
+            let host = HeaderValue::from_str(&self.settings.upstream.authority);
+            parts.headers.insert(HOST, host.map_err(|_| Refusal::InternalError)?);
+        }
+        Ok(())
+    }
+
+    fn client_body(&self, body: Incoming) -> Result<RequestBody, Refusal> {
+        let limits = &self.settings.server.limits;
+        let idle = Duration::from_millis(limits.body_idle_timeout_ms);
+        RequestBody::client(body, limits.body_bytes_max, idle)
+    }
+
+    fn tell_ended(&self, exchange: &Exchange) -> Answered {
+        let enforcement = &self.settings.enforcement;
+        let login_url = enforcement.login_url.as_deref();
+        let redirect = enforcement.on_ended == OnEnded::Redirect;
+        let mut response = match (exchange.audience, login_url) {
+            (Audience::Page, Some(url)) if redirect => enforce::redirect(url),
+            (audience, url) => enforce::ended(exchange.presented.ending.as_ref(), audience, url),
+        };
+        self.expire_dead(exchange, &mut response);
+        Answered { response, outcome: RequestOutcome::Ended }
+    }
+
+    fn tell_ambiguous(&self, exchange: &Exchange, peer: SocketAddr) -> Answered {
+        let mut response = self.refuse(Refusal::CredentialsAmbiguous, peer, exchange.audience);
+        self.expire_dead(exchange, &mut response);
+        Answered { response, outcome: RequestOutcome::Refused }
+    }
+
+    /// Lets the browser forget cookies that can never be used again.
+    fn expire_dead<B>(&self, exchange: &Exchange, response: &mut Response<B>) {
+        let names = &exchange.presented.expire;
+        if self.settings.switches.mode == Mode::Observe || names.is_empty() {
+            return;
+        }
+        let headers = response.headers_mut();
+        issue::expire(headers, names, &self.shapes, self.clock.now());
+        // A cache that kept this answer would sign other people out.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+
+    // 9 account
+    fn account(
+        &self,
+        result: Result<Answered, Refusal>,
+        peer: SocketAddr,
+        audience: Audience,
+    ) -> Response<Body> {
+        let refusal = match result {
+            Ok(answered) => {
+                self.metrics.requests.inc(answered.outcome);
+                return answered.response;
+            }
+            Err(refusal) => refusal,
+        };
+        self.metrics.requests.inc(RequestOutcome::Refused);
+        self.refuse(refusal, peer, audience)
+    }
+
+    fn refuse(&self, refusal: Refusal, peer: SocketAddr, audience: Audience) -> Response<Body> {
+        let id = keyring::random::<8>().map_or_else(|_| String::new(), |id| keyring::hex(&id));
+        self.refused(refusal, peer, &id);
+        enforce::refuse(refusal, audience, &id)
+    }
+
+    /// Counts and logs a refusal, whoever made it.
+    pub fn refused(&self, refusal: Refusal, peer: SocketAddr, reference: &str) {
+        self.metrics.refusals.inc(refusal);
+        tracing::info!(
+            target: "headcount::refused",
+            reason = refusal.code(),
+            status = refusal.status().as_u16(),
+            peer = %peer.ip(),
+            reference,
+            "request refused"
+        );
+    }
+}
+
+/// Reasons after which the app's own session is already gone, or is somebody else's now.
+fn app_session_is_gone(reason: EndReason) -> bool {
+    matches!(reason, EndReason::Logout | EndReason::App | EndReason::Replaced)
+}

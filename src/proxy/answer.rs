@@ -1,0 +1,251 @@
+//! The way back of an ordinary answer: credential cookies stamped or stripped, rotations recorded,
+//! bodies and tunnels that end with their session.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, HeaderMap, HeaderValue, SET_COOKIE, UPGRADE};
+use http::{Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
+use tokio_util::sync::CancellationToken;
+
+use super::{Answered, Exchange, Proxy, Worker};
+use crate::body::{AppBody, Body};
+use crate::credentials::{self, Bare};
+use crate::decide::Rotation;
+use crate::enforce::Audience;
+use crate::headers;
+use crate::issue::{self, Changes, Label};
+use crate::metrics::RequestOutcome;
+use crate::policy::Standing;
+use crate::refusal::Refusal;
+use crate::registry::Entry;
+use crate::rules::Role;
+use crate::session::{Key, KeyUse, Mode, SessionId};
+use crate::settings::Binding;
+use crate::stamp::Lineage;
+use crate::store::LATE_KEYS_MAX;
+use crate::tunnel;
+
+impl Worker {
+    /// Relays an answer that no rule watches.
+    pub(super) async fn relay(
+        &self,
+        exchange: Exchange,
+        mut response: Response<AppBody>,
+    ) -> Result<Response<Body>, Refusal> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Refusal::UpstreamInvalid);
+        }
+        headers::to_downstream(response.headers_mut());
+        if response.headers().contains_key(SET_COOKIE) {
+            self.proxy.settle(&exchange, response.headers_mut()).await?;
+        }
+        Ok(self.proxy.finish(&exchange, response, self.proxy.cut(&exchange)))
+    }
+
+    /// Opens the tunnel after an upgrade, or relays whatever the app answered instead.
+    pub(super) async fn switch(
+        &self,
+        exchange: Exchange,
+        on_client: OnUpgrade,
+        mut response: Response<AppBody>,
+    ) -> Result<Answered, Refusal> {
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return self.relay(exchange, response).await.map(Answered::from);
+        }
+        let websocket = response
+            .headers()
+            .get(UPGRADE)
+            .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        if !websocket {
+            return Err(Refusal::UpstreamInvalid);
+        }
+        let on_app = hyper::upgrade::on(&mut response);
+        let cut = self.proxy.cut(&exchange).unwrap_or_default();
+        let exit = self.proxy.lifecycle.drain_token().clone();
+        let (proxy, entry) = (Arc::clone(&self.proxy), exchange.presented.entry.clone());
+        self.proxy.lifecycle.spawn(async move {
+            let (Ok(client), Ok(app)) = (on_client.await, on_app.await) else {
+                return;
+            };
+            let active = move || {
+                let Some(entry) = &entry else { return };
+                if entry.touch(proxy.clock.now()) {
+                    proxy.registry.mark_dirty(entry);
+                }
+            };
+            tokio::select! {
+                () = tunnel::relay(client, app, cut, active) => {}
+                () = exit.cancelled() => {}
+            }
+        });
+        headers::to_downstream(response.headers_mut());
+        if response.headers().contains_key(SET_COOKIE) {
+            self.proxy.settle(&exchange, response.headers_mut()).await?;
+        }
+        let upgrade = [(CONNECTION, "upgrade"), (UPGRADE, "websocket")];
+        for (name, value) in upgrade {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        let response = response.map(|_| Body::default());
+        Ok(Answered { response, outcome: RequestOutcome::Upgraded })
+    }
+}
+
+impl Proxy {
+    /// What ends the answer's body or tunnel early: the end of its session.
+    pub(super) fn cut(&self, exchange: &Exchange) -> Option<CancellationToken> {
+        let enforced = self.settings.switches.mode == Mode::Enforce;
+        let live = exchange.presented.standing == Standing::Live && enforced;
+        exchange.presented.entry.as_ref().filter(|_| live).map(|entry| entry.cut())
+    }
+
+    /// The answer as the client gets it.
+    pub(super) fn finish(
+        &self,
+        exchange: &Exchange,
+        mut response: Response<AppBody>,
+        cut: Option<CancellationToken>,
+    ) -> Response<Body> {
+        *response.version_mut() = http::Version::HTTP_11;
+        if exchange.audience == Audience::Page {
+            self.expire_dead(exchange, &mut response);
+        }
+        let idle = Duration::from_millis(self.settings.upstream.body_idle_timeout_ms);
+        response.map(|body| Body::upstream(body, idle, cut, None))
+    }
+
+    /// Labels the credential cookies of an ordinary answer and records what they mean for the
+    /// session of its request.
+    async fn settle(&self, exchange: &Exchange, headers: &mut HeaderMap) -> Result<(), Refusal> {
+        let cookies = issue::read(headers, &self.settings.rules, self.clock.now());
+        if cookies.is_empty() {
+            return Ok(());
+        }
+        let changes = issue::changes(&cookies);
+        self.learn(&changes);
+        let live = exchange.presented.entry.as_ref();
+        let live = live.filter(|_| exchange.presented.standing == Standing::Live);
+        let label = self.label(exchange, live)?;
+        if let Some(entry) = live.filter(|_| label != Label::Strip) {
+            if self.took_back(exchange, &changes) {
+                // The browser forgets the session, so nobody can use it any more.
+                if let Err(error) = self.recorder.dropped_by_app(entry.id).await {
+                    tracing::warn!(%error, "a session the app dropped could not be recorded");
+                }
+            } else {
+                self.follow(exchange, entry, &changes.issued).await?;
+            }
+        }
+        let unstamped = self.issuer().relabel(headers, label);
+        if let Some(entry) = live.filter(|_| !unstamped.is_empty()) {
+            self.bind_unstamped(entry.id, &unstamped).await?;
+        }
+        Ok(())
+    }
+
+    /// How the cookies of this answer are labelled. Looks again at the lineage: a login or an end
+    /// may have come between, and its cookies must not be overwritten by late ones.
+    fn label(&self, exchange: &Exchange, live: Option<&Arc<Entry>>) -> Result<Label, Refusal> {
+        let late = |lineage: Lineage| {
+            let found = self.registry.lookup(lineage.key());
+            found.is_some_and(|found| found.key_use != KeyUse::Bearer)
+        };
+        let enforced = self.settings.switches.mode == Mode::Enforce;
+        let ended = live.is_some_and(|entry| entry.ending().is_some()) && enforced;
+        let lineage = exchange.presented.lineage;
+        if ended || lineage.is_some_and(late) {
+            return Ok(Label::Strip);
+        }
+        if self.settings.session.binding == Binding::Value {
+            return Ok(Label::Keep);
+        }
+        let lineage = match lineage {
+            Some(lineage) => lineage,
+            None => Lineage::anonymous().map_err(|_| Refusal::InternalError)?,
+        };
+        Ok(Label::Stamp(lineage))
+    }
+
+    /// Whether the answer deletes the session cookie its request carried.
+    fn took_back(&self, exchange: &Exchange, changes: &Changes) -> bool {
+        changes.deleted.iter().any(|name| {
+            let session = self.settings.rules.credential(name);
+            session.is_some_and(|credential| credential.role == Role::Session)
+                && exchange.sent.iter().any(|sent| sent.name == *name)
+        })
+    }
+
+    /// New values of a live session: remembered behind the stamp, or, without stamps, recorded
+    /// before the browser learns of them.
+    async fn follow(
+        &self,
+        exchange: &Exchange,
+        entry: &Arc<Entry>,
+        issued: &[Bare],
+    ) -> Result<(), Refusal> {
+        let now = self.clock.now();
+        let keys = |bare: &Bare| credentials::value_keys(&self.keyring, &self.settings.app, bare);
+        let fresh = issued.iter().filter(|bare| !exchange.sent.contains(bare));
+        if self.settings.session.binding == Binding::Signed {
+            for (key, exact) in fresh.map(keys) {
+                let key =
+                    Key { key, exact, session: entry.id, key_use: KeyUse::Fenced, since: now };
+                self.registry.add_late_key(key, LATE_KEYS_MAX as usize);
+            }
+            return Ok(());
+        }
+        let bearer: Vec<_> = fresh.map(keys).collect();
+        if bearer.is_empty() {
+            return Ok(());
+        }
+        let replaced = |sent: &&Bare| {
+            issued.iter().any(|bare| bare.name == sent.name && bare.value != sent.value)
+        };
+        let superseded = exchange.sent.iter().filter(replaced).map(keys).collect();
+        let rotation = Rotation { now, bearer, superseded, fenced: Vec::new() };
+        self.record_rotation(entry.id, rotation).await
+    }
+
+    /// Cookies too large for a stamp are known by their value.
+    pub(super) async fn bind_unstamped(
+        &self,
+        session: SessionId,
+        unstamped: &[Bare],
+    ) -> Result<(), Refusal> {
+        tracing::warn!(
+            %session,
+            "a credential cookie is too large for a stamp and is known by its value"
+        );
+        let keys = |bare| credentials::value_keys(&self.keyring, &self.settings.app, bare);
+        let rotation = Rotation {
+            now: self.clock.now(),
+            bearer: unstamped.iter().map(keys).collect(),
+            superseded: Vec::new(),
+            fenced: Vec::new(),
+        };
+        self.record_rotation(session, rotation).await
+    }
+
+    async fn record_rotation(&self, id: SessionId, rotation: Rotation) -> Result<(), Refusal> {
+        self.recorder.rotate(id, rotation).await.map(drop).map_err(|error| {
+            tracing::error!(%error, "a rotated credential could not be recorded");
+            Refusal::StoreFailed
+        })
+    }
+
+    /// Remembers how the app sets its credential cookies.
+    pub(super) fn learn(&self, changes: &Changes) {
+        for shape in &changes.shapes {
+            if self.shapes.learn(shape) {
+                let (store, shape) = (Arc::clone(&self.recorder.store), shape.clone());
+                self.lifecycle.spawn(async move {
+                    if let Err(error) = store.remember_shape(shape).await {
+                        tracing::warn!(%error, "the attributes of a cookie could not be kept");
+                    }
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Step 7: every change of a session goes through here, as one decision in one store transaction.
+//! The store commits first; the registry and the audit trail follow through the feed.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::audit::{AuditEvent, AuditLog};
+use crate::clock::Clock;
+use crate::decide::{self, How, Login, Rotation};
+use crate::metrics::Metrics;
+use crate::policy::{Limits, Switches};
+use crate::registry::{Entry, Registry};
+use crate::session::{EndReason, Mode, SessionId, Timestamp};
+use crate::settings::SessionSettings;
+use crate::store::{Committed, Decide, Decision, Feed, Scope, Store, StoreError};
+
+/// Timed-out sessions ended in one transaction.
+const EXPIRED_PER_SWEEP: usize = 500;
+
+/// What the store tells of every commit, in order.
+pub struct RegistryFeed {
+    pub registry: Arc<Registry>,
+    pub audit: Arc<AuditLog>,
+}
+
+impl Feed for RegistryFeed {
+    fn committed(&self, change: Committed) {
+        self.registry.apply(&change);
+        for event in change.events {
+            self.audit.publish(event);
+        }
+    }
+
+    fn last_seen_at(&self, session: SessionId) -> Option<Timestamp> {
+        self.registry.last_seen_at(session)
+    }
+}
+
+/// Records what happened to sessions.
+pub struct Recorder {
+    pub store: Arc<dyn Store>,
+    pub registry: Arc<Registry>,
+    pub audit: Arc<AuditLog>,
+    pub metrics: Arc<Metrics>,
+    pub clock: Arc<dyn Clock>,
+    pub limits: Limits,
+    pub switches: Switches,
+    pub session: SessionSettings,
+}
+
+impl Recorder {
+    /// Decides over a login that the app has accepted.
+    pub async fn login(&self, login: Login) -> Result<Decision, StoreError> {
+        let scope = Scope { user: login.user.clone(), ids: login.previous.into_iter().collect() };
+        let (limits, switches) = (self.limits.clone(), self.switches);
+        self.transact(scope, Box::new(move |live| decide::login(&limits, switches, &login, live)))
+            .await
+    }
+
+    /// Kills what a login that nobody received has left behind.
+    pub async fn abandon(&self, login: Login) -> Result<Decision, StoreError> {
+        self.transact(Scope::default(), Box::new(move |_| decide::abandon(&login))).await
+    }
+
+    /// The user logged out with this session.
+    pub async fn logout(&self, entry: &Entry) -> Result<Decision, StoreError> {
+        let all = self.switches.logout_all;
+        let user = entry.user.clone().filter(|_| all);
+        let scope = Scope { user, ids: vec![entry.id] };
+        let how = How::user(EndReason::Logout, self.clock.now());
+        self.end_where(scope, how, Some(entry.id), |_| true).await
+    }
+
+    /// The app itself dropped this session.
+    pub async fn dropped_by_app(&self, id: SessionId) -> Result<Decision, StoreError> {
+        let scope = Scope { user: None, ids: vec![id] };
+        self.end_where(scope, How::system(EndReason::App, self.clock.now()), None, |_| true).await
+    }
+
+    /// The user changed the password in this session.
+    pub async fn password_change(
+        &self,
+        entry: &Entry,
+        rotation: Rotation,
+    ) -> Result<Decision, StoreError> {
+        let scope = Scope { user: entry.user.clone(), ids: vec![entry.id] };
+        let (switches, id) = (self.switches, entry.id);
+        self.transact(
+            scope,
+            Box::new(move |live| decide::password_change(switches, id, &rotation, live)),
+        )
+        .await
+    }
+
+    /// The app gave this session new tokens.
+    pub async fn rotate(&self, id: SessionId, rotation: Rotation) -> Result<Decision, StoreError> {
+        let scope = Scope { user: None, ids: vec![id] };
+        self.transact(scope, Box::new(move |live| decide::rotate(id, &rotation, live))).await
+    }
+
+    /// Ends sessions through the admin API; tells how many were live.
+    pub async fn end(&self, ids: Vec<SessionId>, by: &str) -> Result<u32, StoreError> {
+        let how = How::admin(by, self.clock.now());
+        let scope = Scope { user: None, ids };
+        self.end_where(scope, how, None, |_| true).await.map(|decision| count(&decision))
+    }
+
+    /// Ends a user's sessions through the admin API, all but `except`.
+    pub async fn end_user(
+        &self,
+        user: &str,
+        except: Option<SessionId>,
+        by: &str,
+    ) -> Result<u32, StoreError> {
+        let how = How::admin(by, self.clock.now());
+        let scope = Scope { user: Some(user.into()), ids: Vec::new() };
+        self.end_where(scope, how, None, move |id| Some(id) != except)
+            .await
+            .map(|decision| count(&decision))
+    }
+
+    async fn end_where(
+        &self,
+        scope: Scope,
+        how: How,
+        by_session: Option<SessionId>,
+        pick: impl Fn(SessionId) -> bool + Send + Sync + 'static,
+    ) -> Result<Decision, StoreError> {
+        let switches = self.switches;
+        self.transact(
+            scope,
+            Box::new(move |live| {
+                decide::end(switches, &how, by_session, live, |session| pick(session.id))
+            }),
+        )
+        .await
+    }
+
+    /// Records the end of sessions that have timed out; true if there may be more.
+    pub async fn sweep(&self) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        let expired = self.registry.expired(now, EXPIRED_PER_SWEEP);
+        let ids: Vec<SessionId> = expired.into_iter().map(|(id, _)| id).collect();
+        let more = ids.len() == EXPIRED_PER_SWEEP;
+        if !ids.is_empty() {
+            self.expire(ids).await?;
+        }
+        Ok(more)
+    }
+
+    /// Records the end of these sessions, if they have timed out.
+    pub async fn expire(&self, ids: Vec<SessionId>) -> Result<(), StoreError> {
+        let (limits, switches, now) = (self.limits.clone(), self.switches, self.clock.now());
+        let scope = Scope { user: None, ids };
+        self.transact(scope, Box::new(move |live| decide::expire(&limits, switches, now, live)))
+            .await
+            .map(drop)
+    }
+
+    /// Enforcing begins: what observing only noted is not held against anybody.
+    pub async fn forget_observed(&self, ids: &[SessionId]) -> Result<(), StoreError> {
+        for some in ids.chunks(EXPIRED_PER_SWEEP) {
+            let scope = Scope { user: None, ids: some.to_vec() };
+            self.transact(scope, Box::new(decide::forget_observed)).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes last-seen times and late keys.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        let (seen, keys) = self.registry.take_dirty();
+        if seen.is_empty() && keys.is_empty() {
+            return Ok(());
+        }
+        let touched = self.store.touch(seen.clone(), keys.clone()).await;
+        if touched.is_err() {
+            self.registry.return_dirty(&seen, keys);
+        }
+        touched
+    }
+
+    /// Drops what is kept no longer.
+    pub async fn prune(&self) -> Result<(), StoreError> {
+        let gone = self.store.prune(self.clock.now(), self.session.retention).await?;
+        self.registry.forget(&gone);
+        Ok(())
+    }
+
+    /// Publishes an event that changes no session.
+    pub fn note(&self, event: AuditEvent) {
+        self.audit.publish(event);
+    }
+
+    /// Whether decisions take effect.
+    pub fn enforces(&self) -> bool {
+        self.switches.mode == Mode::Enforce
+    }
+
+    async fn transact(&self, scope: Scope, decide: Decide) -> Result<Decision, StoreError> {
+        let started = Instant::now();
+        let decision = self.store.transact(scope, decide).await;
+        self.metrics.store_transaction_seconds.observe(started.elapsed().as_secs_f64());
+        decision
+    }
+}
+
+fn count(decision: &Decision) -> u32 {
+    match decision {
+        Decision::Ended { count } => *count,
+        Decision::Done
+        | Decision::Admitted { .. }
+        | Decision::Renewed { .. }
+        | Decision::Denied { .. } => 0,
+    }
+}
