@@ -1,0 +1,103 @@
+//! Which tables there are and what belongs to which settings. Each part has its keys and defaults
+//! in a file of its own; the contradictions between parts are found here.
+
+mod enforcement;
+mod operation;
+mod policy;
+mod recognition;
+mod server;
+
+use std::path::Path;
+
+use crate::settings::Settings;
+
+use super::diagnostic::Problems;
+use super::reader::{At, Table};
+use super::tree::{Entries, Environment};
+
+/// What is known beside the text.
+pub(super) struct Context<'c> {
+    /// Paths are relative to it.
+    pub(super) folder: &'c Path,
+    pub(super) env: Environment<'c>,
+    /// `false`: the preset that was asked for is missing, and so are its rules.
+    pub(super) preset_known: bool,
+}
+
+/// Reads everything. Where problems were found the settings are not to be used.
+pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<'_>) -> Settings {
+    let mut root = Table::root(entries, problems);
+    let server = server::server(&mut root, context);
+    let upstream = server::upstream(&mut root, &server.listen);
+    let (app, preset) = app(&mut root);
+    let rules = recognition::rules(&mut root, context);
+    let identity = policy::identity(&mut root);
+    let (session, timeouts) = policy::session(&mut root);
+    let (limits, switches) = policy::limit(&mut root, &identity, &timeouts);
+    let (enforcement, mode) = enforcement::enforcement(&mut root);
+    let retention = operation::history(&mut root);
+    let store = operation::store(&mut root, context);
+    let admin = operation::admin(&mut root, context, &server.listen);
+    let log = operation::log(&mut root);
+    root.later(&[
+        ("refresh", "session cookies; bearer tokens come with a later version"),
+        ("notify", "the audit events in the log; webhooks come with a later version"),
+        ("self_service", "the admin API; pages for users come with a later version"),
+    ]);
+    root.finish();
+    Settings {
+        server,
+        upstream,
+        app,
+        preset,
+        rules,
+        session: session.into_settings(retention),
+        normalize: identity.normalize,
+        aliases: identity.aliases,
+        limits,
+        switches: switches.with(mode),
+        enforcement,
+        store,
+        admin,
+        log,
+    }
+}
+
+/// `[app]`.
+fn app(root: &mut Table<'_>) -> (String, Option<String>) {
+    let mut app = root.table("app");
+    let name = app.text("name");
+    if let Some(At { value, at }) = &name
+        && !is_plain_name(value)
+    {
+        let allowed =
+            "1 to 64 letters, digits, `-`, `_` or `.`; replicas of one app share the name";
+        app.wrong("name", at, "cannot be a name", allowed);
+    }
+    let preset = app.text("preset").map(|preset| preset.value);
+    app.finish();
+    (name.map_or_else(|| "default".to_owned(), |name| name.value), preset)
+}
+
+/// Whether it can stand in logs, metrics and keys as it is.
+fn is_plain_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+}
+
+/// Complains unless it is a path on the app's origin: exactly one `/` in front, so that no browser
+/// takes it for another host.
+fn own_path(table: &Table<'_>, key: &'static str, path: Option<At<String>>) -> Option<String> {
+    let At { value, at } = path?;
+    let fine = value.starts_with('/')
+        && !value.starts_with("//")
+        && !value.contains('\\')
+        && value.chars().all(|c| c.is_ascii_graphic());
+    if fine {
+        return Some(value);
+    }
+    let allowed = "a path on the app, like \"/login/\": one `/` in front, no `\\`, no spaces; \
+                   what is not ASCII percent-encoded";
+    table.wrong(key, &at, "is not a path on the app", allowed);
+    None
+}

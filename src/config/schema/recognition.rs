@@ -1,0 +1,280 @@
+//! `[[credential]]`, `[[login]]`, `[[logout]]` and `[[password_change]]` as written → the rule set.
+//! The rule language itself is in `rules::matcher` and `rules::expression`.
+
+mod expressions;
+
+use crate::rules::matcher::{Glob, Methods, Patterns, StatusPatterns};
+use crate::rules::{Credential, Negatable, RequestMatch, Role, Rule, RuleSet, SuccessMatch};
+
+use self::expressions::{Side, conditions, expressions};
+use super::super::reader::{At, Table};
+use super::super::tree::Value;
+use super::super::wording::alternatives;
+use super::Context;
+
+/// What kind of rule it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Login,
+    Step,
+    Other,
+}
+
+/// All rules.
+pub(super) fn rules(root: &mut Table<'_>, context: &Context<'_>) -> RuleSet {
+    let stated = (root.has_some("credential"), root.has_some("login"));
+    let credentials: Vec<Credential> = credentials(root);
+    if !stated.0 && context.preset_known {
+        let what = "is missing: which cookie proves a session?";
+        root.missing("credential", what, "[[credential]] at = \"cookie:NAME\", or [app] preset");
+    }
+    if !stated.1 && context.preset_known {
+        let what = "is missing: without a rule for logins no user is ever known";
+        root.missing("login", what, "[[login]] with `request` and `user`, or [app] preset");
+    }
+    let rules = RuleSet {
+        logins: rules_of(root, "login", Kind::Login, &credentials),
+        steps: rules_of(root, "step", Kind::Step, &credentials),
+        logouts: rules_of(root, "logout", Kind::Other, &credentials),
+        password_changes: rules_of(root, "password_change", Kind::Other, &credentials),
+        credentials,
+    };
+    if rules.steps.is_empty() && rules.all().any(Rule::reads_step) {
+        let what = "is missing: `step:` is whom an earlier step named";
+        root.missing("step", what, "[[step]] with `request`, `success` and `user`");
+    }
+    rules
+}
+
+fn credentials(root: &mut Table<'_>) -> Vec<Credential> {
+    let mut credentials: Vec<Credential> = Vec::new();
+    let mut roles = Vec::new();
+    let tables = root.tables("credential");
+    let first = tables.first().map(|table| table.at.clone());
+    for mut table in tables {
+        let words = [("session", Role::Session), ("remember", Role::Remember)];
+        let stated = table.has("role");
+        let role = table.choice_if_any("role", &words, &["refresh"]).map(|at| at.value);
+        roles.push(if stated { role } else { Some(Role::Session) });
+        let cookies = cookies(&mut table, &credentials);
+        table.later(&[("key", "leave it out: the cookie's whole value is the key")]);
+        table.finish();
+        credentials.push(Credential { cookies, role: role.unwrap_or(Role::Session) });
+    }
+    if let Some(first) = first
+        && roles.iter().all(|role| *role == Some(Role::Remember))
+    {
+        root.problems.missing(
+            &first,
+            "no [[credential]] has the role \"session\"",
+            "one [[credential]] for the session cookie itself, beside those to remember",
+        );
+    }
+    credentials
+}
+
+fn cookies(table: &mut Table<'_>, before: &[Credential]) -> Vec<Glob> {
+    let allowed = "\"cookie:NAME\", where NAME may have `*` and `?`, like \"cookie:sessionid\"";
+    if !table.has_some("at") {
+        table.missing("at", "is missing: which cookie is it?", allowed);
+    }
+    let mut cookies: Vec<Glob> = Vec::new();
+    for At { value, at } in table.texts("at") {
+        let Some(name) = value.strip_prefix("cookie:").map(str::trim) else {
+            let what = if value.starts_with("header:") {
+                "outside cookies (bearer tokens) is not available in this version"
+            } else {
+                "is not a place a credential can be"
+            };
+            table.wrong("at", &at, what, allowed);
+            continue;
+        };
+        let glob = Glob::name(name);
+        let mut known = before.iter().flat_map(|credential| &credential.cookies).chain(&cookies);
+        if !is_cookie_pattern(name) {
+            table.wrong("at", &at, "does not name a cookie", allowed);
+        } else if name.chars().all(|character| matches!(character, '*' | '?')) {
+            table.wrong("at", &at, "would take every cookie for a credential", allowed);
+        } else if known.any(|known| *known == glob) {
+            table.wrong("at", &at, "is given twice", "each cookie in one [[credential]]");
+        }
+        cookies.push(glob);
+    }
+    cookies
+}
+
+fn rules_of(
+    root: &mut Table<'_>,
+    key: &'static str,
+    kind: Kind,
+    credentials: &[Credential],
+) -> Vec<Rule> {
+    let tables = root.tables(key);
+    tables.into_iter().map(|table| rule(table, kind, credentials)).collect()
+}
+
+fn rule(mut table: Table<'_>, kind: Kind, credentials: &[Credential]) -> Rule {
+    if !table.has("request") {
+        let allowed = "request = { methods = \"POST\", path = \"/login/\" }";
+        table.missing("request", "is missing: what does the request look like?", allowed);
+    }
+    let request = table.table_if_any("request").map(request).unwrap_or_default();
+    let success =
+        table.table_if_any("success").map(|success| success_of(success, kind, credentials));
+    if kind == Kind::Step && success.is_none() {
+        let allowed = "success = { location = \"*/login/code\" }, or whatever a wrong password \
+                       does not get";
+        table.missing("success", "is missing: what does the app answer?", allowed);
+    }
+    let (mut user, mut in_place) = (Vec::new(), false);
+    if kind != Kind::Other {
+        if !table.has_some("user") {
+            let allowed = "user = \"form:username\", or where else the user's name is";
+            table.missing("user", "is missing: whose session is it?", allowed);
+        }
+        user = expressions(&mut table, "user", Side::Either);
+    }
+    if kind == Kind::Login {
+        in_place = table.flag("in_place", false);
+    }
+    table.later(&[("issues", "leave it out: bearer tokens come with a later version")]);
+    table.finish();
+    Rule { request, success, user, in_place }
+}
+
+fn request(mut table: Table<'_>) -> RequestMatch {
+    let methods = table.texts("methods");
+    let methods =
+        methods.iter().filter_map(|written| method(&table, "methods", Some(written))).collect();
+    let stated = ["path", "has", "is"].into_iter().any(|key| table.has_some(key));
+    let request = RequestMatch {
+        methods: Methods(methods),
+        path: paths(&mut table, "path").lowered(),
+        has: expressions(&mut table, "has", Side::Request),
+        is: conditions(&mut table, Side::Request),
+    };
+    if !stated {
+        let what = "is missing: the rule would take every request";
+        table.missing("path", what, "`path`, or at least `has` or `is`");
+    }
+    table.finish();
+    request
+}
+
+fn success_of(mut table: Table<'_>, kind: Kind, credentials: &[Credential]) -> SuccessMatch {
+    let status = status(&mut table);
+    let location = table.texts("location");
+    let location = Patterns::new(location.iter().map(|at| at.value.as_str()), Glob::name);
+    let written = table.texts("sets");
+    let sets = cookie_patterns(&table, "sets", &written);
+    let wanted: Vec<&Glob> = sets.iter().filter(|set| !set.negated).map(|set| &set.name).collect();
+    if kind == Kind::Login
+        && let Some(first) = written.first()
+        && !wanted.is_empty()
+        && !credentials.is_empty()
+        && !wanted.iter().any(|name| is_credential(name, credentials))
+    {
+        let names = credentials.iter().flat_map(|credential| &credential.cookies);
+        let names = alternatives(names.map(|name| format!("\"{name}\"")));
+        let what = "names no cookie of a [[credential]], so a login would start no session";
+        // The preset's own rule does not fit the operator's cookie.
+        let instead =
+            if first.at.source == 0 { "another [[credential]]" } else { "a [[login]] of your own" };
+        table.wrong("sets", &first.at, what, &format!("{names}, or {instead}"));
+    }
+    let written = table.texts("clears");
+    let success = SuccessMatch {
+        status,
+        location,
+        sets,
+        clears: cookie_patterns(&table, "clears", &written),
+        is: conditions(&mut table, Side::Response),
+    };
+    table.finish();
+    success
+}
+
+/// Whether some cookie can fit both the pattern and a credential; of two patterns, whether one
+/// covers the other as written.
+fn is_credential(name: &Glob, credentials: &[Credential]) -> bool {
+    credentials
+        .iter()
+        .flat_map(|credential| &credential.cookies)
+        .any(|cookie| cookie.matches(&name.to_string()) || name.matches(&cookie.to_string()))
+}
+
+fn cookie_patterns(table: &Table<'_>, key: &str, written: &[At<String>]) -> Vec<Negatable> {
+    let mut patterns = Vec::new();
+    for At { value, at } in written {
+        let (negated, name) = match value.strip_prefix('!') {
+            Some(name) => (true, name),
+            None => (false, value.as_str()),
+        };
+        if !is_cookie_pattern(name) {
+            let allowed = "the name of a cookie, with `*`, `?`, or `!` in front for one that must \
+                           not be";
+            table.wrong(key, at, "does not name a cookie", allowed);
+        }
+        patterns.push(Negatable { negated, name: Glob::name(name) });
+    }
+    patterns
+}
+
+fn status(table: &mut Table<'_>) -> StatusPatterns {
+    let mut patterns = StatusPatterns::default();
+    let Some(node) = table.take("status") else { return patterns };
+    for item in table.to_nodes(node) {
+        let written = match &item.value {
+            Value::Integer(code) => code.to_string(),
+            Value::Text(text) => text.clone(),
+            Value::Broken => continue,
+            Value::Flag(_) | Value::Other | Value::List(_) | Value::Table(_) => String::new(),
+        };
+        if let Err(allowed) = patterns.push(&written) {
+            table.wrong("status", &item.at, "is not a status", &allowed);
+        }
+    }
+    patterns
+}
+
+/// Path patterns; those that could never fit the canonical form of a path are refused.
+pub(super) fn paths(table: &mut Table<'_>, key: &'static str) -> Patterns {
+    let written = table.texts(key);
+    for At { value, at } in &written {
+        let path = value.strip_prefix('!').unwrap_or(value);
+        if !path.starts_with('/') && !path.starts_with("**") {
+            let allowed = "a path that starts with `/`, or with `**` for any folder";
+            table.wrong(key, at, "is not a path", allowed);
+        } else if path.contains("//")
+            || path.contains([';', '#', '\\'])
+            || path.chars().any(|c| c.is_control() || c == ' ')
+            || path.split('/').any(|segment| matches!(segment, "." | ".."))
+        {
+            let allowed = "a plain path: no `//`, `.`, `..`, `;`, `#`, `\\` or blanks";
+            table.wrong(key, at, "never fits: paths are compared in their plain form", allowed);
+        }
+    }
+    Patterns::new(written.iter().map(|at| at.value.as_str()), Glob::path)
+}
+
+/// One method; they are compared byte for byte.
+pub(super) fn method(table: &Table<'_>, key: &str, written: Option<&At<String>>) -> Option<String> {
+    let At { value, at } = written?;
+    if !value.is_empty() && value.chars().all(|c| c.is_ascii_uppercase() || c == '-') {
+        return Some(value.clone());
+    }
+    let allowed = "a method in capitals, like \"POST\"";
+    table.wrong(key, at, "is not a method", allowed);
+    None
+}
+
+/// A cookie name (RFC 6265 token), perhaps with wildcards.
+fn is_cookie_pattern(name: &str) -> bool {
+    is_header_name(&name.replace('?', "*"))
+}
+
+/// RFC 9110 token; `*` is one of its characters.
+pub(super) fn is_header_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c))
+}

@@ -1,0 +1,212 @@
+//! Keys and defaults of `[server]` and `[upstream]`: addresses, limits on sizes and counts, times.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use crate::settings::{ServerLimits, ServerSettings, UpstreamSettings};
+
+use super::super::reader::{At, Range, Table};
+use super::Context;
+
+const SECOND: u64 = 1_000;
+const DAY: u64 = 86_400 * SECOND;
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+/// What a protocol timeout may be: shorter cuts honest clients, longer protects from nothing.
+const PATIENCE: Range = 100..=3_600 * SECOND;
+/// What fits into memory many times over.
+const HEAD: Range = KIB..=MIB;
+
+/// `[server]`.
+pub(super) fn server(root: &mut Table<'_>, context: &Context<'_>) -> ServerSettings {
+    let mut server = root.table("server");
+    let listen = addresses(&mut server, "listen", "127.0.0.1:8080");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let workers = server.count("workers", cores, 1..=1_024);
+    let trusted_proxies = trusted_proxies(&mut server);
+    let node = server.text("node");
+    if let Some(node) = &node
+        && !super::is_plain_name(&node.value)
+    {
+        server.wrong("node", &node.at, "cannot be a name", "letters, digits, `-`, `_` or `.`");
+    }
+    let node = node.map(|node| node.value);
+    let from_env = || (context.env)("HOSTNAME").filter(|name| super::is_plain_name(name));
+    let shutdown_grace_ms = server.duration("shutdown_grace", 30 * SECOND, 0..=DAY);
+    let limits = limits(&mut server);
+    server.choice("proxy_protocol", (), &[("off", ())], &["required"]);
+    server.later(&[("tls", "plain HTTP behind a proxy that ends TLS")]);
+    server.finish();
+    ServerSettings {
+        listen: listen.into_iter().map(|address| address.value).collect(),
+        workers: to_usize(workers),
+        trusted_proxies,
+        node: node.or_else(from_env).unwrap_or_else(|| "headcount".to_owned()),
+        shutdown_grace_ms,
+        limits,
+    }
+}
+
+/// `[server.limits]`: each protects the proxy from one way of making it grow or wait.
+fn limits(server: &mut Table<'_>) -> ServerLimits {
+    let mut limits = server.table("limits");
+    let read = ServerLimits {
+        connections_max: to_usize(limits.count("connections", 10_000, 1..=1_000_000)),
+        head_bytes_max: to_usize(limits.size("head", 64 * KIB, 8 * KIB..=MIB)),
+        headers_max: to_usize(limits.count("headers", 100, 10..=1_000)),
+        target_bytes_max: to_usize(limits.size("target", 16 * KIB, HEAD)),
+        cookie_bytes_max: to_usize(limits.size("cookie_bytes", 16 * KIB, HEAD)),
+        cookies_max: to_usize(limits.count("cookies", 100, 10..=1_000)),
+        login_body_bytes_max: to_usize(limits.size("login_body", 64 * KIB, KIB..=16 * MIB)),
+        body_bytes_max: limits.size_or_none("body", &(1..=1 << 50)),
+        first_byte_timeout_ms: limits.duration("first_byte_timeout", 10 * SECOND, PATIENCE),
+        head_timeout_ms: limits.duration("head_timeout", 15 * SECOND, PATIENCE),
+        keep_alive_timeout_ms: limits.duration("keep_alive_timeout", 60 * SECOND, PATIENCE),
+        body_idle_timeout_ms: limits.duration("body_idle_timeout", 30 * SECOND, PATIENCE),
+        write_stall_timeout_ms: limits.duration("write_stall_timeout", 30 * SECOND, PATIENCE),
+    };
+    limits.finish();
+    read
+}
+
+/// `[upstream]`.
+pub(super) fn upstream(root: &mut Table<'_>, listen: &[SocketAddr]) -> UpstreamSettings {
+    let mut upstream = root.table("upstream");
+    let authority = authority(&mut upstream, listen);
+    let preserve_host = upstream.flag("preserve_host", true);
+    let method_override = upstream.flag("method_override", false);
+    let idle_connections = upstream.count("idle_connections", 64, 0..=10_000);
+    let headers = upstream.count("headers", 200, 10..=1_000);
+    let head = upstream.size("head", 256 * KIB, 8 * KIB..=MIB);
+    let inspect = upstream.size("inspect", 256 * KIB, KIB..=16 * MIB);
+    let mut timeouts = upstream.table("timeouts");
+    let settings = UpstreamSettings {
+        authority,
+        preserve_host,
+        method_override,
+        idle_connections_max: to_usize(idle_connections),
+        headers_max: to_usize(headers),
+        head_bytes_max: to_usize(head),
+        inspect_bytes_max: to_usize(inspect),
+        connect_timeout_ms: timeouts.duration("connect", 2 * SECOND, PATIENCE),
+        first_byte_timeout_ms: timeouts.duration("first_byte", 60 * SECOND, 100..=DAY),
+        body_idle_timeout_ms: timeouts.duration("body_idle", 60 * SECOND, 100..=DAY),
+        // Below the 5 s after which Node, Uvicorn and Apache close: who closes first must be us,
+        // or a request meets a closing connection and may not be sent again.
+        idle_timeout_ms: timeouts.duration("idle", 1500, PATIENCE),
+    };
+    timeouts.finish();
+    upstream.later(&[
+        ("ca", "a plain http:// app; TLS to the app comes with a later version"),
+        ("client_certificate", "a plain http:// app; TLS to the app comes with a later version"),
+        ("client_key", "a plain http:// app; TLS to the app comes with a later version"),
+    ]);
+    upstream.finish();
+    settings
+}
+
+/// `url` as `host:port`.
+fn authority(upstream: &mut Table<'_>, listen: &[SocketAddr]) -> String {
+    let allowed = "\"http://HOST:PORT\" of the app, like \"http://127.0.0.1:8000\"";
+    let stated = upstream.has("url");
+    let Some(At { value, at }) = upstream.text("url") else {
+        if !stated {
+            upstream.missing("url", "is missing: where is the app?", allowed);
+        }
+        return String::new();
+    };
+    if value.starts_with("https://") || value.starts_with("unix:") {
+        upstream.wrong("url", &at, "is of a kind not available in this version", allowed);
+        return String::new();
+    }
+    let authority = value.parse::<http::Uri>().ok().and_then(|url| {
+        let plain = url.scheme_str() == Some("http")
+            && url.path() == "/"
+            && url.query().is_none()
+            && !value.contains(['@', '#']);
+        let host = url.host().filter(|host| plain && !host.is_empty())?;
+        let port = match url.port() {
+            Some(port) => port.as_u16(),
+            None => 80,
+        };
+        (port != 0).then(|| format!("{host}:{port}"))
+    });
+    let Some(authority) = authority else {
+        let what = "is not the address of an app: scheme, host and port, nothing behind";
+        upstream.wrong("url", &at, what, allowed);
+        return String::new();
+    };
+    if listen.iter().any(|listen| is_here(*listen, &authority)) {
+        let what = "is the address Headcount itself listens on (`server.listen`)";
+        upstream.wrong("url", &at, what, allowed);
+    }
+    authority
+}
+
+/// Whether connecting to `authority` would reach the listener; names but `localhost` are not
+/// resolved.
+fn is_here(listen: SocketAddr, authority: &str) -> bool {
+    let authority = authority.replace("localhost", "127.0.0.1");
+    authority.parse::<SocketAddr>().is_ok_and(|upstream| {
+        let every = listen.ip().is_unspecified();
+        upstream.port() == listen.port()
+            && (upstream.ip() == listen.ip() || (every && upstream.ip().is_loopback()))
+    })
+}
+
+/// One or several addresses to listen on.
+pub(super) fn addresses(
+    table: &mut Table<'_>,
+    key: &'static str,
+    default: &str,
+) -> Vec<At<SocketAddr>> {
+    let allowed = "an IP address and a port, like \"127.0.0.1:8080\" or \"[::1]:8080\"";
+    let place = table.at.clone();
+    let stated = table.has(key);
+    let written = table.texts(key);
+    if written.is_empty() {
+        if stated && table.problems.is_empty() {
+            table.missing(key, "is an empty list: nobody could connect", allowed);
+        }
+        return default.parse().map(|value| At { value, at: place }).into_iter().collect();
+    }
+    let mut addresses: Vec<At<SocketAddr>> = Vec::new();
+    for At { value, at } in written {
+        match value.parse::<SocketAddr>() {
+            Ok(address) if address.port() != 0 && addresses.iter().any(|a| a.value == address) => {
+                table.wrong(key, &at, "is given twice", "each address once");
+            }
+            Ok(value) => addresses.push(At { value, at }),
+            Err(_) if value.starts_with("unix:") => {
+                table.wrong(key, &at, "= \"unix:…\" is not available in this version", allowed);
+            }
+            Err(_) => table.wrong(key, &at, "is not an address to listen on", allowed),
+        }
+    }
+    addresses
+}
+
+fn trusted_proxies(server: &mut Table<'_>) -> Vec<IpNet> {
+    let allowed = "addresses or networks of your proxies, like \"10.0.0.5\" or \"10.0.0.0/24\"";
+    let mut proxies = Vec::new();
+    for At { value, at } in server.texts("trusted_proxies") {
+        let network = value.parse::<IpNet>().or_else(|_| value.parse::<IpAddr>().map(IpNet::from));
+        match network {
+            Ok(network) if network.prefix_len() == 0 => {
+                let what = "would trust everyone: any client could claim any address";
+                server.wrong("trusted_proxies", &at, what, allowed);
+            }
+            Ok(network) => proxies.push(network.trunc()),
+            Err(_) => {
+                server.wrong("trusted_proxies", &at, "is not an address or network", allowed);
+            }
+        }
+    }
+    proxies
+}
+
+/// Every count here is far below what a `usize` holds.
+fn to_usize(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,328 @@
+//! The policy of a configuration in plain sentences, as auditors want it. Only words: nothing is
+//! decided here, and what is said follows from the settings alone.
+
+mod limits;
+mod words;
+
+use std::fmt::Write as _;
+
+use crate::policy::OnPasswordChange;
+use crate::rules::Role;
+use crate::session::Mode;
+use crate::settings::{AdminRole, Binding, ClientAddress, OnEnded, Settings, Untracked};
+
+use limits::{limit, overrides, timeouts};
+use words::{duration, paths, request, success, value_of};
+
+/// Columns of a line.
+const WIDTH: usize = 90;
+
+/// Everything a reader without the file at hand should know.
+pub fn explain(settings: &Settings) -> String {
+    let mut page = Page::default();
+    page.line(&format!("Policy for concurrent sessions of the app \"{}\"", settings.app));
+    page.section("Control statement", control(settings));
+    page.section("Mode", mode(settings));
+    page.section("Limit", limit(settings));
+    page.section("Exceptions", overrides(settings));
+    page.section("Time limits", timeouts(settings));
+    page.section("What is a session", credentials(settings));
+    page.section("What counts as a login", logins(settings));
+    page.section("What ends a session", endings(settings));
+    page.section("What an ended session gets", ended(settings));
+    page.section("Where this does not apply", gaps(settings));
+    page.section("Records", records(settings));
+    page.out
+}
+
+#[derive(Default)]
+struct Page {
+    out: String,
+}
+
+impl Page {
+    fn line(&mut self, line: &str) {
+        self.out.push_str(line);
+        self.out.push('\n');
+    }
+
+    /// A heading and its sentences, each beginning a line; nothing without sentences.
+    fn section(&mut self, heading: &str, sentences: Vec<String>) {
+        if sentences.is_empty() {
+            return;
+        }
+        let _ = write!(self.out, "\n{heading}\n");
+        for sentence in sentences {
+            self.wrap(&sentence);
+        }
+    }
+
+    fn wrap(&mut self, sentence: &str) {
+        let mut line = "  -".to_owned();
+        let mut begun = false;
+        for word in sentence.split(' ') {
+            if begun && line.chars().count() + 1 + word.chars().count() > WIDTH {
+                self.line(&line);
+                line = "   ".to_owned();
+            }
+            line.push(' ');
+            line.push_str(word);
+            begun = true;
+        }
+        self.line(&line);
+    }
+}
+
+fn control(settings: &Settings) -> Vec<String> {
+    let to = match settings.limits.default.max_sessions {
+        Some(max) => format!("is limited to {max}"),
+        None => "is not limited".to_owned(),
+    };
+    let except =
+        if settings.limits.overrides.is_empty() { "" } else { ", with the exceptions below" };
+    let observed = match settings.switches.mode {
+        Mode::Enforce => "",
+        Mode::Observe => " This is not in force yet: see the mode.",
+    };
+    vec![
+        format!(
+            "NIST SP 800-53 AC-10 (concurrent session control): the number of concurrent sessions \
+             for each user account of \"{}\" {to}{except}.{observed}",
+            settings.app
+        ),
+        "AC-12 (session termination): a session is terminated after the times, and for the \
+         reasons, given below."
+            .to_owned(),
+    ]
+}
+
+fn mode(settings: &Settings) -> Vec<String> {
+    vec![match settings.switches.mode {
+        Mode::Enforce => "The policy is enforced.".to_owned(),
+        Mode::Observe => "The policy is only observed: decisions are recorded and logged as what \
+                          would have happened. Nobody is refused and no session is ended."
+            .to_owned(),
+    }]
+}
+
+fn credentials(settings: &Settings) -> Vec<String> {
+    let mut sentences = Vec::new();
+    for credential in &settings.rules.credentials {
+        let names: Vec<String> =
+            credential.cookies.iter().map(|name| format!("`{name}`")).collect();
+        let names = names.join(" or ");
+        sentences.push(match credential.role {
+            Role::Session => format!("A session is proved by the cookie {names}."),
+            Role::Remember => {
+                format!("The cookie {names} signs in by itself and is counted with its session.")
+            }
+        });
+    }
+    sentences.push(match settings.session.binding {
+        Binding::Signed => "Session cookies carry a signature of this proxy, so that only what \
+                            the app issued through it counts as one."
+            .to_owned(),
+        Binding::Value => "Session cookies are left as they are, and known by a keyed hash of \
+                           their value."
+            .to_owned(),
+    });
+    sentences
+}
+
+fn logins(settings: &Settings) -> Vec<String> {
+    let mut sentences: Vec<String> = settings
+        .rules
+        .logins
+        .iter()
+        .map(|rule| {
+            let users: Vec<String> = rule.user.iter().map(value_of).collect();
+            let success = match &rule.success {
+                Some(success) => success_text(success),
+                None => "the app answers 2xx or 3xx, sets a session cookie, and does not send the \
+                         browser back to the login"
+                    .to_owned(),
+            };
+            format!(
+                "{} is a login when {success}. The user is {}.",
+                request(&rule.request),
+                users.join(", else ")
+            )
+        })
+        .collect();
+    sentences.extend(settings.rules.steps.iter().map(|rule| {
+        let users: Vec<String> = rule.user.iter().map(value_of).collect();
+        let success = rule.success.as_ref().map(success_text).unwrap_or_default();
+        format!(
+            "{} is a step before a login when {success}: {} is remembered in that browser for {} \
+             as the user. It counts and ends nothing.",
+            request(&rule.request),
+            users.join(", else "),
+            duration(settings.session.step_timeout_ms)
+        )
+    }));
+    sentences.push(
+        "Only the app's answer makes a login: a failed password ends and counts nothing."
+            .to_owned(),
+    );
+    sentences.push(match settings.session.unattributed {
+        Untracked::Pass => {
+            "A login that shows no user name is let in, listed as unattributed, and \
+                            counted alone."
+                .to_owned()
+        }
+        Untracked::Refuse => "A login that shows no user name is refused.".to_owned(),
+    });
+    sentences
+}
+
+fn success_text(rule: &crate::rules::SuccessMatch) -> String {
+    success(rule).unwrap_or_else(|| "the app answers in any way".to_owned())
+}
+
+fn endings(settings: &Settings) -> Vec<String> {
+    let mut sentences: Vec<String> = settings
+        .rules
+        .logouts
+        .iter()
+        .map(|rule| {
+            let success = match &rule.success {
+                Some(success) => success_text(success),
+                None => "the app answers 2xx or 3xx".to_owned(),
+            };
+            format!("{} is a logout when {success}.", request(&rule.request))
+        })
+        .collect();
+    if sentences.is_empty() {
+        sentences.push("No logout is recognised: sessions end by time or by the limit.".to_owned());
+    }
+    if settings.switches.logout_all {
+        sentences.push("Logging out anywhere ends all sessions of the user.".to_owned());
+    } else if !settings.rules.logouts.is_empty() {
+        sentences.push("Logging out ends the session it was done in, and no other.".to_owned());
+    }
+    for rule in &settings.rules.password_changes {
+        let effect = match settings.switches.password_change {
+            OnPasswordChange::EndOthers => "ends the user's other sessions",
+            OnPasswordChange::EndAll => "ends all of the user's sessions",
+            OnPasswordChange::Keep => "ends no session",
+        };
+        let when = rule.success.as_ref().and_then(success);
+        let when = when.map(|success| format!(" when {success}")).unwrap_or_default();
+        let request = request(&rule.request);
+        sentences.push(format!("{request} is a password change{when}; it {effect}."));
+    }
+    let tokens = settings.admin.iter().flat_map(|admin| &admin.tokens);
+    let may: Vec<&str> = tokens
+        .filter(|token| token.role >= AdminRole::Operator)
+        .map(|token| token.name.as_str())
+        .collect();
+    if !may.is_empty() {
+        let may = may.join(", ");
+        sentences.push(format!("Who holds one of these admin tokens can end any session: {may}."));
+    }
+    sentences
+}
+
+fn ended(settings: &Settings) -> Vec<String> {
+    let login = settings.enforcement.login_url.as_deref();
+    let page = match (settings.enforcement.on_ended, login) {
+        (OnEnded::Page, Some(login)) => format!(
+            "A page navigation is answered with a page that says why and when the session ended, \
+             with a link to `{login}`."
+        ),
+        (OnEnded::Page, None) => {
+            "A page navigation is answered with a page that says why and when \
+                                  the session ended."
+                .to_owned()
+        }
+        (OnEnded::Redirect, login) => {
+            format!("A page navigation is sent to the login page `{}`.", login.unwrap_or("/"))
+        }
+        (OnEnded::Anonymous, _) => {
+            "A page navigation goes to the app without the dead cookies, as \
+                                    that of a stranger."
+                .to_owned()
+        }
+    };
+    let mut sentences = vec![
+        page,
+        "Other requests are answered 401 with the reason; open streams are cut.".to_owned(),
+    ];
+    if let Some(logout) = &settings.enforcement.app_logout {
+        sentences.push(format!(
+            "When an ended session is used once more, it is also logged out at the app ({} `{}`).",
+            logout.method, logout.path
+        ));
+    }
+    sentences
+}
+
+fn gaps(settings: &Settings) -> Vec<String> {
+    let mut sentences = vec![match settings.session.untracked {
+        Untracked::Pass => {
+            "Session cookies that no known login produced, such as those older than \
+                            this deployment, are let through, listed as unattributed, and not \
+                            limited."
+                .to_owned()
+        }
+        Untracked::Refuse => {
+            "Session cookies that no known login produced are taken away: the app \
+                              sees a stranger."
+                .to_owned()
+        }
+    }];
+    let exempt = &settings.enforcement.exempt_paths;
+    if !exempt.is_empty() {
+        sentences.push(format!(
+            "{} is served without a verdict, and without the cookies of ended sessions.",
+            paths(exempt)
+        ));
+    }
+    if settings.upstream.method_override {
+        sentences.push(
+            "Headers that ask the app to take one method for another are let through: a login sent \
+             in that way may not be seen."
+                .to_owned(),
+        );
+    }
+    sentences.push(
+        "A session cookie that is copied to another device is the same session there.".to_owned(),
+    );
+    sentences.push(
+        "The policy holds for what passes through Headcount. The app must not be reachable in \
+         another way."
+            .to_owned(),
+    );
+    sentences
+}
+
+fn records(settings: &Settings) -> Vec<String> {
+    let retention = settings.session.retention;
+    let address = match settings.log.client_address {
+        ClientAddress::Full => "Client addresses are recorded in full.",
+        ClientAddress::Prefix => "Client addresses are recorded by network only (/24, /48).",
+        ClientAddress::Hash => "Client addresses are recorded as a keyed hash.",
+        ClientAddress::None => "Client addresses are not recorded.",
+    };
+    vec![
+        format!(
+            "Sessions are kept in `{}`. It holds no cookie and no password; cookies are known by a \
+             hash with the key in `{}`.",
+            settings.store.path.display(),
+            settings.store.key_file.display()
+        ),
+        "A login is let in only after it was recorded; while the store fails, logins are refused."
+            .to_owned(),
+        format!(
+            "Ended sessions are kept for {}, at most {} for each user; their cookies stay known as \
+             dead for {}.",
+            duration(retention.history_ms),
+            retention.history_per_user,
+            duration(retention.tombstones_ms)
+        ),
+        "Every session that is made, refused or ended is written to the audit log with user, time \
+         and reason."
+            .to_owned(),
+        address.to_owned(),
+    ]
+}

@@ -1,0 +1,388 @@
+//! Configuration files: what is read from good ones, and every word said about bad ones;
+//! and the policy they state, in words.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use headcount::config;
+use headcount::explain::explain;
+use headcount::policy::{EvictOrder, OnLimit};
+use headcount::rules::{Role, preset};
+use headcount::settings::{
+    AdminRole, AppLogout, Binding, Csrf, OnEnded, ServerSettings, Settings, Untracked,
+};
+
+const MINIMAL: &str = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[limit]\nmax_sessions = 1\n";
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "ADMIN_TOKEN" => Some("0123456789abcdef0123456789abcdef".to_owned()),
+        "SHORT" => Some("hunter2".to_owned()),
+        "APP_PORT" => Some("8000".to_owned()),
+        _ => None,
+    }
+}
+
+fn read(path: &Path) -> Result<Settings, String> {
+    let text = fs::read_to_string(path).unwrap();
+    let relative = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap();
+    config::parse(relative.to_str().unwrap(), &text, &env).map_err(|report| report.to_string())
+}
+
+fn parse(text: &str) -> Result<Settings, String> {
+    config::parse("headcount.toml", text, &env).map_err(|report| report.to_string())
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    files.sort();
+    files
+}
+
+fn valid(name: &str) -> Settings {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/valid");
+    read(&folder.join(name)).unwrap()
+}
+
+#[test]
+fn every_valid_file_is_accepted() {
+    for path in files("tests/config/valid") {
+        if let Err(report) = read(&path) {
+            panic!("{}:\n{report}", path.display());
+        }
+    }
+}
+
+/// With UPDATE_EXPECT=1 the expected messages are written instead; read them in the diff.
+#[test]
+fn every_invalid_file_is_answered_with_these_words() {
+    let update = std::env::var_os("UPDATE_EXPECT").is_some();
+    let files = files("tests/config/invalid");
+    assert!(files.len() >= 34, "only {} files", files.len());
+    let mut wrong = Vec::new();
+    for path in files {
+        let report = match read(&path) {
+            Ok(_) => "accepted\n".to_owned(),
+            Err(report) => report,
+        };
+        let expected = path.with_extension("expected");
+        if update {
+            fs::write(&expected, &report).unwrap();
+        }
+        if report != fs::read_to_string(&expected).unwrap_or_default() {
+            wrong.push(format!("{}:\n{report}", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_commented_file_is_accepted_and_holds_the_defaults() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let commented = read(&folder.join("config/headcount.toml")).unwrap();
+    let minimal = parse(&format!("{MINIMAL}[app]\npreset = \"django\"\n[admin]\n")).unwrap();
+    assert_same(&commented, &minimal);
+}
+
+/// What the comments of the file show as defaults are the defaults.
+#[test]
+fn every_key_in_the_comments_has_the_default_it_shows() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(folder.join("config/headcount.toml")).unwrap();
+    let (text, _) = text
+        .split_once(
+            "-- rules
+",
+        )
+        .unwrap();
+    // Lists that show an example are followed by their default on the next line.
+    let examples = [
+        "workers",
+        "trusted_proxies = [\"",
+        "idle_ignore_paths = [\"",
+        "aliases",
+        "evict_if",
+        "otherwise",
+        "exempt_paths = [\"",
+        "tokens",
+        "users",
+        "max_sessions = \"",
+        "node",
+        "idle_timeout = \"10m",
+        "absolute_timeout = \"8h",
+    ];
+    let mut uncommented = String::new();
+    for line in text.lines() {
+        let key = line.strip_prefix("# ").filter(|line| {
+            line.split_once(" = ")
+                .is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+        });
+        match key {
+            Some(key) if !examples.iter().any(|example| key.starts_with(example)) => {
+                uncommented.push_str(key);
+            }
+            _ => uncommented.push_str(line),
+        }
+        uncommented.push('\n');
+    }
+    let uncommented = parse(&uncommented).unwrap();
+    let commented = parse(text).unwrap();
+    assert_same(&uncommented, &commented);
+}
+
+/// The settings have no equality; all of them but admin tokens have a complete debug form.
+fn assert_same(one: &Settings, other: &Settings) {
+    let show = |settings: &Settings| {
+        let mut settings = settings.clone();
+        for path in [&mut settings.store.path, &mut settings.store.key_file] {
+            *path = path.file_name().unwrap().into();
+        }
+        format!("{settings:#?}")
+    };
+    assert_eq!(show(one), show(other));
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let settings = valid("minimal.toml");
+    let ServerSettings { listen, limits, .. } = &settings.server;
+    assert_eq!(listen, &["127.0.0.1:8080".parse().unwrap()]);
+    assert_eq!((limits.connections_max, limits.headers_max), (10_000, 100));
+    assert_eq!((limits.head_bytes_max, limits.body_bytes_max), (65_536, None));
+    assert_eq!((limits.head_timeout_ms, limits.first_byte_timeout_ms), (15_000, 10_000));
+    assert_eq!(settings.upstream.authority, "127.0.0.1:8000");
+    assert_eq!((settings.upstream.connect_timeout_ms, settings.upstream.headers_max), (2_000, 200));
+    assert_eq!(
+        (settings.session.binding, settings.session.untracked),
+        (Binding::Signed, Untracked::Pass)
+    );
+    let limit = &settings.limits.default;
+    assert_eq!((limit.max_sessions, limit.on_limit), (Some(1), OnLimit::Evict));
+    assert_eq!(limit.idle_timeout_ms, Some(1_800_000));
+    assert_eq!(limit.absolute_timeout_ms, Some(43_200_000));
+    assert_eq!(settings.enforcement.on_ended, OnEnded::Page);
+    assert_eq!(settings.store.path, Path::new("tests/config/valid/headcount.db"));
+    assert!(settings.admin.is_none());
+    assert_eq!(settings.session.retention.tombstones_ms, 400 * 86_400_000);
+}
+
+#[test]
+fn every_key_is_read() {
+    let settings = valid("everything.toml");
+    assert_eq!(settings.server.workers, 3);
+    assert_eq!(settings.server.listen.len(), 2);
+    assert_eq!(settings.server.trusted_proxies.len(), 3);
+    assert_eq!(settings.server.limits.body_bytes_max, Some(1 << 30));
+    assert_eq!(settings.upstream.authority, "app.internal:8000");
+    assert_eq!(settings.upstream.idle_timeout_ms, 1_500);
+    assert_eq!(settings.upstream.inspect_bytes_max, 32 << 10);
+    assert!(settings.upstream.method_override);
+    assert!(settings.rules.logins[1].reads_answer_body());
+    assert_eq!((settings.rules.steps.len(), settings.session.step_timeout_ms), (1, 300_000));
+    assert_eq!(settings.rules.credentials[1].role, Role::Remember);
+    assert_eq!(settings.rules.credential("shop_session").unwrap().role, Role::Session);
+    let login = &settings.rules.logins[0];
+    assert!(login.in_place && login.request.methods.contains("POST"));
+    assert!(!login.request.methods.contains("GET"));
+    assert_eq!(login.user.len(), 2);
+    let success = login.success.as_ref().unwrap();
+    assert!(success.status.matches(204) && success.status.matches(302));
+    assert!(success.sets[1].negated && !success.sets[0].negated);
+    let csrf = Csrf { cookie: "XSRF-TOKEN".to_owned(), header: "X-XSRF-TOKEN".to_owned() };
+    let logout =
+        AppLogout { method: "DELETE".to_owned(), path: "/session".to_owned(), csrf: Some(csrf) };
+    assert_eq!(settings.enforcement.app_logout, Some(logout));
+    assert!(settings.enforcement.exempt_paths.matches("/static/a/b.css"));
+    assert_eq!(settings.aliases["a.liddell@example.com"], "alice");
+    let admin = settings.admin.unwrap();
+    assert_eq!(admin.tokens[0].role, AdminRole::Admin);
+    assert_eq!(admin.tokens[1].role, AdminRole::Viewer);
+    // SHA-256 of the file without its newline.
+    assert_eq!(admin.tokens[1].digest[..4], [0xc0, 0x64, 0x1c, 0x9a]);
+}
+
+#[test]
+fn an_override_inherits_what_it_does_not_say() {
+    let limits = valid("overrides.toml").limits;
+    let default = limits.of(Some("alice"));
+    assert_eq!(default.evict_if_idle_for_ms, Some(600_000));
+    assert_eq!(limits.of(Some("root")).max_sessions, None);
+    assert_eq!(limits.of(Some("root")).idle_timeout_ms, default.idle_timeout_ms);
+    let ops = limits.of(Some("eve@ops.example.com"));
+    assert_eq!((ops.max_sessions, ops.evict_order), (Some(5), EvictOrder::OldestLogin));
+    assert_eq!((ops.idle_timeout_ms, ops.absolute_timeout_ms), (Some(1_200_000), None));
+    let kiosk = limits.of(Some("kiosk-7"));
+    assert_eq!((kiosk.on_limit, kiosk.evict_if_idle_for_ms), (OnLimit::Deny, None));
+    assert_eq!(limits.of(Some("strasse")).max_sessions, Some(2), "patterns are folded like names");
+}
+
+#[test]
+fn a_file_replaces_a_preset_key_by_key_and_list_by_list() {
+    let settings = valid("preset_overlay.toml");
+    assert_eq!(settings.preset.as_deref(), Some("django"));
+    assert_eq!(settings.rules.logins.len(), 1);
+    assert!(settings.rules.logins[0].request.path.matches("/sign-in/"));
+    assert!(!settings.rules.logins[0].request.path.matches("/accounts/login/"));
+    assert_eq!(settings.rules.logouts.len(), 1, "the preset's");
+    assert_eq!(settings.enforcement.login_url.as_deref(), Some("/sign-in/"));
+    let logout = settings.enforcement.app_logout.unwrap();
+    assert_eq!((logout.path.as_str(), logout.csrf.is_some()), ("/sign-out/", true));
+}
+
+#[test]
+fn every_preset_stands_by_itself() {
+    for preset in preset::PRESETS {
+        let settings = parse(&format!("{MINIMAL}[app]\npreset = \"{}\"\n", preset.name)).unwrap();
+        assert!(!settings.rules.credentials.is_empty() && !settings.rules.logins.is_empty());
+        assert!(!settings.rules.logouts.is_empty(), "{}", preset.name);
+        assert!(settings.enforcement.login_url.is_some(), "{}", preset.name);
+        assert!(settings.enforcement.app_logout.is_some(), "{}", preset.name);
+    }
+}
+
+/// With UPDATE_EXPECT=1 the texts are written instead; read them in the diff.
+#[test]
+fn the_policy_is_told_in_these_sentences() {
+    for name in ["minimal", "everything", "overrides"] {
+        let told = explain(&valid(&format!("{name}.toml")));
+        for line in told.lines() {
+            assert!(line.chars().count() <= 90 || line.matches(' ').count() < 5, "{line}");
+        }
+        let file = format!("{}/tests/config/valid/{name}.explained", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            fs::write(&file, &told).unwrap();
+        }
+        assert_eq!(told, fs::read_to_string(&file).unwrap_or_default(), "{name}");
+    }
+}
+
+#[test]
+fn a_number_may_come_from_the_environment() {
+    let text = format!("{MINIMAL}[app]\npreset = \"django\"\n").replace("= 1", "= \"${APP_PORT}\"");
+    assert_eq!(parse(&text).unwrap().limits.default.max_sessions, Some(8000));
+}
+
+#[test]
+fn line_endings_and_byte_order_mark_do_not_matter() {
+    let text = format!("{MINIMAL}[app]\npreset = \"django\"\n");
+    for text in [text.replace('\n', "\r\n"), format!("\u{feff}{text}")] {
+        assert!(parse(&text).is_ok());
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_says_so() {
+    let missing = config::load(Path::new("no/such/file.toml")).unwrap_err().to_string();
+    assert!(missing.starts_with("error: cannot read no/such/file.toml: "), "{missing}");
+    let folder = tempfile::tempdir().unwrap();
+    let latin1 = folder.path().join("latin1.toml");
+    fs::write(&latin1, b"[app]\nname = \"caf\xe9\"\n").unwrap();
+    let report = config::load(&latin1).unwrap_err().to_string();
+    assert!(report.contains("line 2 is not UTF-8"), "{report}");
+}
+
+#[test]
+fn secrets_never_stand_in_a_message() {
+    let secret = "hunter2hunter2";
+    let lines = [
+        format!("tokens = [{{ name = \"ops\", role = \"boss\", secret = \"{secret}\" }}]"),
+        format!("tokens = [{{ name = \"ops\", role = \"viewer\", secret = \"{secret}\" }}]"),
+        format!(
+            "tokens = [{{ name = \"ops\", role = \"viewer\", secrets = 1, secret = '''{secret}''' }}]"
+        ),
+        format!("tokens = [{{ name = , secret = \"{secret}\" }}]"),
+        format!("tokens = [{{ name = \"ops\", role = \"viewer\", secret = \"{secret} }}]"),
+        format!("[[admin.tokens]]\nname = \"ops\"\nrole = \"viewer\"\nsecret = \"{secret}\""),
+    ];
+    for line in lines {
+        let report =
+            parse(&format!("{MINIMAL}[app]\npreset = \"django\"\n[admin]\n{line}")).unwrap_err();
+        assert!(!report.contains("hunter2"), "{report}");
+    }
+    let short = "[admin]\ntokens = [{ name = \"ops\", role = \"viewer\", secret = \"${SHORT}\" }]";
+    let report = parse(&format!("{MINIMAL}[app]\npreset = \"django\"\n{short}")).unwrap_err();
+    assert!(!report.contains("hunter2"), "{report}");
+}
+
+/// Random damage to a real file: problems, never a panic.
+#[test]
+fn damaged_files_do_not_panic() {
+    let pool = [
+        "\"",
+        "'",
+        "[",
+        "]",
+        "{",
+        "}",
+        "=",
+        "#",
+        "\n",
+        "\\",
+        "${",
+        "$${",
+        "}",
+        "é",
+        "\u{202e}",
+        "\0",
+        "9999999999999999999",
+        "-1",
+        "1.5",
+        "true",
+        "1979-05-27",
+        "[[limit]]",
+        "[limit.override]",
+        "\"none\"",
+        "\"90s\"",
+        "[limit]",
+        "[[login]]",
+        "a.b.c",
+        "\"\"\"",
+        ",",
+        "|",
+        "split(",
+        "*",
+    ];
+    let texts = [
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/headcount.toml"))
+            .unwrap(),
+        fs::read_to_string(
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/valid/everything.toml"),
+        )
+        .unwrap(),
+    ];
+    let texts = texts.map(|text| text.replace("\n# ", "\n"));
+    // A fixed sequence (xorshift), so that a failure can be repeated.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    for round in 0..1_500 {
+        let mut text = texts[round % 2].clone();
+        for _ in 0..1 + next(4) {
+            let mut at = next(text.len() + 1);
+            while !text.is_char_boundary(at) {
+                at -= 1;
+            }
+            let mut end = (at + next(20)).min(text.len());
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            match next(3) {
+                0 => text.replace_range(at..end.max(at), ""),
+                1 => text.insert_str(at, pool[next(pool.len())]),
+                _ => text.replace_range(at..end.max(at), pool[next(pool.len())]),
+            }
+        }
+        if let Err(report) = parse(&text) {
+            assert!(report.contains("error: "));
+        }
+    }
+}
