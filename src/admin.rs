@@ -1,0 +1,204 @@
+//! The admin listener: health, metrics and the calls of `/api/v1`, on a socket of its own. What the
+//! calls do is behind [`Control`]; nothing here touches the data path, the registry or the store.
+
+mod api;
+mod auth;
+mod connection;
+mod problem;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::{HeaderValue, StatusCode, header};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::{self, Metrics};
+use crate::session::{Client, Session, SessionId, Timestamp};
+use crate::settings::AdminToken;
+use crate::store::{Listing, StoreError};
+use problem::Problem;
+
+/// What the admin calls need from the rest of Headcount.
+#[async_trait]
+pub trait Control: Send + Sync {
+    /// Sessions, newest login first, with the freshest `last_seen_at` known.
+    async fn list(&self, listing: Listing) -> Result<Vec<Session>, StoreError>;
+
+    /// One session, live or ended.
+    async fn find(&self, id: SessionId) -> Result<Option<Session>, StoreError>;
+
+    /// Ends those of `ids` that are live, for the admin `by`; answers how many, after the commit.
+    async fn end(&self, ids: Vec<SessionId>, by: &str) -> Result<u32, ControlError>;
+
+    /// Ends every live session of `user` but `except`; answers how many, after the commit.
+    async fn end_user(
+        &self,
+        user: &str,
+        except: Option<SessionId>,
+        by: &str,
+    ) -> Result<u32, ControlError>;
+
+    /// The limit of a (normalised) user; `None`: unlimited.
+    fn limit_of(&self, user: &str) -> Option<u32>;
+
+    /// The one spelling of a user's name.
+    fn normalize(&self, user: &str) -> String;
+
+    /// When a live session will be over if nobody uses it.
+    fn expires_at(&self, session: &Session) -> Option<Timestamp>;
+
+    /// The reason why no traffic should be sent here, if there is one.
+    async fn ready(&self) -> Result<(), String>;
+
+    /// Credentials in use that no known login produced, latest use first. Never stored.
+    fn untracked(&self) -> Vec<UntrackedUse> {
+        Vec::new()
+    }
+}
+
+/// A credential in use that no known login produced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UntrackedUse {
+    pub first_seen_at: Timestamp,
+    pub last_seen_at: Timestamp,
+    pub client: Client,
+}
+
+/// Why nothing was ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// In observe mode nothing is ended.
+    #[error("mode is \"observe\": nothing is ended")]
+    ObserveMode,
+}
+
+/// What every handler sees.
+struct Admin {
+    control: Arc<dyn Control>,
+    metrics: Arc<Metrics>,
+    gate: auth::Gate,
+    /// Where the listener is bound.
+    address: SocketAddr,
+}
+
+/// Serves the admin listener until `shutdown`, then finishes what is under way.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    control: Arc<dyn Control>,
+    metrics: Arc<Metrics>,
+    tokens: Vec<AdminToken>,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let address = listener.local_addr()?;
+    let admin = Arc::new(Admin { control, metrics, gate: auth::Gate::new(tokens), address });
+    connection::accept(listener, &router(admin), shutdown).await;
+    Ok(())
+}
+
+fn router(admin: Arc<Admin>) -> Router {
+    let api = api::routes()
+        .fallback(unknown)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(Arc::clone(&admin), auth::require_token));
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(show_metrics))
+        .nest("/api/v1", api)
+        .fallback(unknown)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(Arc::clone(&admin), own_names_only))
+        .with_state(admin)
+}
+
+async fn unknown() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "path_unknown", "There is nothing at this path.")
+}
+
+async fn method_not_allowed() -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "This path does not take this method.",
+    )
+}
+
+async fn livez() -> Json<serde_json::Value> {
+    Json(serde_json::json!({ "status": "ok" }))
+}
+
+async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.control.ready().await {
+        Ok(()) => Json(serde_json::json!({ "status": "ready" })).into_response(),
+        Err(reason) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Json(serde_json::json!({ "status": "not_ready", "reason": reason })),
+        )
+            .into_response(),
+    }
+}
+
+async fn show_metrics(State(admin): State<Arc<Admin>>) -> Response {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], admin.metrics.encode()).into_response()
+}
+
+/// Refuses requests under foreign names, so that no web page can reach this listener through a
+/// name that it points here; and marks every answer as not to be kept.
+async fn own_names_only(
+    State(admin): State<Arc<Admin>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = if names_us(&request, admin.address) {
+        next.run(request).await
+    } else {
+        tracing::debug!(target: "headcount::admin", %peer, "request under a foreign name");
+        Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "host_unknown",
+            "The admin listener answers to localhost and to its own address only.",
+        )
+        .into_response()
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn names_us(request: &Request, address: SocketAddr) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+    let Ok(host) = host.to_str() else { return false };
+    let target_agrees =
+        request.uri().authority().is_none_or(|authority| authority.as_str() == host);
+    target_agrees && is_own_name(host, address)
+}
+
+/// Whether `host` (`name[:port]`) is a loopback name or an IP literal of `address`. An address
+/// bound to all interfaces has any literal: a literal cannot be pointed elsewhere.
+fn is_own_name(host: &str, address: SocketAddr) -> bool {
+    let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
+    if authority.as_str().contains('@') {
+        return false;
+    }
+    let name = authority.host();
+    if name.eq_ignore_ascii_case("localhost") {
+        return true;
+    }
+    let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+    literal.parse::<std::net::IpAddr>().is_ok_and(|ip| {
+        ip.to_canonical().is_loopback() || ip == address.ip() || address.ip().is_unspecified()
+    })
+}
