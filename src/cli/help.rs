@@ -1,0 +1,111 @@
+//! The help texts.
+
+/// `headcount --help`
+pub(super) const GENERAL: &str = "\
+headcount COMMAND [OPTIONS]
+
+Limits concurrent sessions per user in front of a web application that cannot be changed.
+
+Try it:
+  demo               a small legacy app with the proxy before it, and a story played on both
+Run it:
+  serve -c FILE      run the proxy
+  check -c FILE      tell every mistake in a configuration
+  explain -c FILE    tell the policy of a configuration in plain sentences
+  presets [NAME]     list the presets, or print one
+Look after it (through the admin API):
+  sessions           list, show and end sessions
+  health             ask whether a running proxy is ready
+
+Options: -h, --help (after a command: help for it) · -V, --version
+The environment variable HEADCOUNT_LOG sets what is logged, as in \"info\" or \"headcount=debug\".
+Exit codes: 0 fine, 1 failed, 2 usage or configuration.
+";
+
+const DEMO: &str = "\
+headcount demo [--exit] [--port N]
+
+Starts a small, badly aged app with a login form, puts the proxy before it, plays a story with two
+simulated browsers on both, and goes on serving for you to try, until Ctrl-C. Everything is kept in
+a temporary folder and on loopback addresses.
+
+  --exit      end after the story: 0 if every step went as told, 1 if not
+  --port N    the port of the proxy (default: 8080; 0: any free one)
+";
+
+const SERVE: &str = "\
+headcount serve -c FILE
+
+Runs the proxy until SIGTERM or Ctrl-C, then finishes the requests under way.
+
+  -c, --config FILE    the configuration
+";
+
+const CHECK: &str = "\
+headcount check -c FILE
+
+Tells every mistake in a configuration, with its place. Starts nothing.
+
+  -c, --config FILE    the configuration
+";
+
+const EXPLAIN: &str = "\
+headcount explain -c FILE
+
+Tells in plain sentences what a configuration makes Headcount do.
+
+  -c, --config FILE    the configuration
+";
+
+const PRESETS: &str = "\
+headcount presets [NAME]
+
+Lists the presets, or prints one as TOML.
+";
+
+const SESSIONS: &str = "\
+headcount sessions list|show|end [OPTIONS]
+
+  sessions list [--user NAME] [--state live|ended|all|untracked] [--limit N] [--json]
+  sessions show ID [--json]
+  sessions end ID...
+  sessions end --user NAME [--except ID]
+
+  --admin URL          the admin API, as in http://127.0.0.1:9901
+  -c, --config FILE    or the configuration that says where it is
+  --token-file FILE    the admin token; or put it into the environment variable HEADCOUNT_TOKEN
+";
+
+const HEALTH: &str = "\
+headcount health --admin URL | -c FILE
+
+Asks a running proxy whether it is ready: 0 if so, 1 if not. For container health checks.
+
+  --admin URL          the admin API, as in http://127.0.0.1:9901
+  -c, --config FILE    or the configuration that says where it is
+";
+
+/// The help of a command; `None`: there is no such command.
+pub(super) fn of(command: &str) -> Option<&'static str> {
+    Some(match command {
+        "help" => GENERAL,
+        "demo" => DEMO,
+        "serve" => SERVE,
+        "check" => CHECK,
+        "explain" => EXPLAIN,
+        "presets" => PRESETS,
+        "sessions" => SESSIONS,
+        "health" => HEALTH,
+        _ => return None,
+    })
+}
+
+/// The first line of a help text, and where the rest is.
+pub(super) fn usage_line(text: &str) -> String {
+    let first = text.lines().next().unwrap_or_default();
+    let command = first.split_whitespace().nth(1).filter(|word| *word != "COMMAND");
+    match command {
+        Some(command) => format!("{first}\nMore: headcount {command} --help"),
+        None => format!("{first}\nMore: headcount --help"),
+    }
+}

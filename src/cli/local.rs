@@ -1,0 +1,121 @@
+//! The commands that work on a configuration or run something. Each prints what it has to say and
+//! returns the exit code.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::{FAILED, OK, USAGE};
+use crate::rules::preset::{self, PRESETS};
+use crate::settings::{ClientAddress, LogFormat, LogSettings, Settings};
+use crate::terminal::{complain, safe, say};
+use crate::{config, logging, server};
+
+/// The environment variable that sets what is logged.
+const LOG_ENV: &str = "HEADCOUNT_LOG";
+
+pub(super) fn demo(exit: bool, port: u16) -> u8 {
+    let log = LogSettings { format: LogFormat::Pretty, client_address: ClientAddress::Full };
+    // The story prints the audit trail itself.
+    let _guard = logging::init(log, LOG_ENV, "warn");
+    match run(crate::demo::run(exit, port)) {
+        Ok(true) => OK,
+        Ok(false) => FAILED,
+        Err(code) => code,
+    }
+}
+
+pub(super) fn serve(config: &Path) -> u8 {
+    let settings = match load(config) {
+        Ok(settings) => settings,
+        Err(code) => return code,
+    };
+    let guard = logging::init(settings.log, LOG_ENV, "info");
+    let served = run(async {
+        let running = server::start(settings).await?;
+        guard.count_in(&running.metrics);
+        let listen: Vec<String> = running.addresses.iter().map(ToString::to_string).collect();
+        let listen = listen.join(", ");
+        let admin = running.admin.map(|address| address.to_string());
+        tracing::info!(listen, admin, version = env!("CARGO_PKG_VERSION"), "ready");
+        Ok(running.serve().await)
+    });
+    match served {
+        Ok(true) => OK,
+        Ok(false) => FAILED,
+        Err(code) => code,
+    }
+}
+
+pub(super) fn check(config: &Path) -> u8 {
+    match load(config) {
+        Ok(_) => {
+            say(format!("{}: no mistakes", config.display()));
+            OK
+        }
+        Err(code) => code,
+    }
+}
+
+pub(super) fn explain(config: &Path) -> u8 {
+    match load(config) {
+        Ok(settings) => {
+            say(crate::explain::explain(&settings).trim_end());
+            OK
+        }
+        Err(code) => code,
+    }
+}
+
+pub(super) fn presets(name: Option<&str>) -> u8 {
+    let Some(name) = name else {
+        for preset in PRESETS {
+            say(format!("{:<16} {}", preset.name, preset.about));
+        }
+        return OK;
+    };
+    match preset::find(name) {
+        Some(preset) => {
+            say(preset.toml.trim_end());
+            OK
+        }
+        None => {
+            complain(format!(
+                "headcount: there is no preset {:?}; headcount presets lists them",
+                safe(name)
+            ));
+            USAGE
+        }
+    }
+}
+
+/// Where the configuration puts the admin listener.
+pub(super) fn admin_of(config: &Path) -> Result<SocketAddr, u8> {
+    let settings = load(config)?;
+    settings.admin.map(|admin| admin.listen).ok_or_else(|| {
+        complain(format!("headcount: {} has no [admin] listen", config.display()));
+        USAGE
+    })
+}
+
+/// The settings, or the exit code after telling every mistake.
+fn load(config: &Path) -> Result<Settings, u8> {
+    config::load(config).map_err(|report| {
+        complain(report.to_string().trim_end());
+        USAGE
+    })
+}
+
+/// Runs `work` on the runtime that the store, the admin listener and background work share.
+fn run<T>(work: impl Future<Output = anyhow::Result<T>>) -> Result<T, u8> {
+    let done = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(work));
+    done.map_err(|error| {
+        complain(format!("headcount: {error:#}"));
+        FAILED
+    })
+}
