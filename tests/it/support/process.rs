@@ -1,0 +1,88 @@
+//! A child process whose standard error is kept line by line, and which never outlives its owner.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::Mutex;
+
+use super::eventually;
+
+/// How much of the log a failed test shows.
+const SHOWN_LINES: usize = 120;
+
+/// A running program.
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Process {
+    /// Starts it. Its standard input stays open as long as this process lives.
+    pub(crate) fn start(name: &str, command: &mut Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => panic!("{command:?}: {error}"),
+        };
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let (errors, kept) = (child.stderr.take().unwrap(), Arc::clone(&lines));
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(errors).split(b'\n').map_while(Result::ok) {
+                kept.lock().push(String::from_utf8_lossy(&line).into_owned());
+            }
+        });
+        Self { name: name.into(), child, lines, reader: Some(reader) }
+    }
+
+    /// Everything it has said so far.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.lines.lock().clone()
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().unwrap();
+        assert!(sent.success(), "{} was running", self.name);
+        let what = format!("{} stops when asked", self.name);
+        let status = eventually(&what, || self.child.try_wait().unwrap());
+        self.finish_reading();
+        status
+    }
+
+    /// Ends it without asking (SIGKILL).
+    pub(crate) fn kill(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.finish_reading();
+    }
+
+    fn finish_reading(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            let lines = self.lines();
+            println!("--- {}: last of {} lines", self.name, lines.len());
+            for line in &lines[lines.len().saturating_sub(SHOWN_LINES)..] {
+                println!("{line}");
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Headcount itself: the real binary as a child process, with a configuration in a folder of its
+//! own, its log, its audit trail and its admin API.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::time::Instant;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::browser::Browser;
+use super::http::{self, Request, Response};
+use super::process::Process;
+use super::{PATIENCE, eventually};
+
+/// The secret of the admin token that every test proxy has (role `admin`).
+pub(crate) const ADMIN_SECRET: &str = "tests-0123456789abcdef0123456789abcdef";
+
+/// A proxy in front of `upstream`.
+pub(crate) struct Proxy {
+    dir: TempDir,
+    upstream: SocketAddr,
+    preset: Option<String>,
+    toml: String,
+    /// Logs at the finest level.
+    traced: bool,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin_address: SocketAddr,
+    process: Process,
+    /// What earlier runs logged, before restarts.
+    earlier: Vec<String>,
+}
+
+/// In what circumstances it runs.
+#[derive(Clone, Copy, Default)]
+struct Kind {
+    /// No file may grow beyond so much.
+    file_kib: Option<u32>,
+    /// With the log at its finest level.
+    traced: bool,
+}
+
+impl Proxy {
+    /// Starts the binary and waits until it listens. `toml` is the rest of the configuration, as
+    /// dotted keys first and tables after them: `limit.max_sessions = 1`.
+    #[track_caller]
+    pub(crate) fn start(upstream: SocketAddr, preset: Option<&str>, toml: &str) -> Self {
+        Self::start_as(upstream, preset, toml, Kind::default())
+    }
+
+    /// Starts it where no file may grow beyond `file_kib`: sooner or later the store cannot write,
+    /// as on a full disk. The limit is gone when it is started again.
+    #[track_caller]
+    pub(crate) fn start_on_small_disk(upstream: SocketAddr, toml: &str, file_kib: u32) -> Self {
+        let kind = Kind { file_kib: Some(file_kib), ..Kind::default() };
+        Self::start_as(upstream, None, toml, kind)
+    }
+
+    /// As [`Self::start`], with the log at its finest level.
+    #[track_caller]
+    pub(crate) fn start_traced(upstream: SocketAddr, preset: Option<&str>, toml: &str) -> Self {
+        Self::start_as(upstream, preset, toml, Kind { traced: true, ..Kind::default() })
+    }
+
+    #[track_caller]
+    fn start_as(upstream: SocketAddr, preset: Option<&str>, toml: &str, kind: Kind) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let dir = tempfile::Builder::new()
+            .prefix("proxy-")
+            .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+            .unwrap();
+        std::fs::write(dir.path().join("tests.token"), ADMIN_SECRET).unwrap();
+        let (preset, toml) = (preset.map(str::to_owned), toml.to_owned());
+        let config = configuration(upstream, preset.as_deref(), &toml, any, any);
+        let (process, address, admin_address) = run(&dir, &config, kind);
+        let traced = kind.traced;
+        let earlier = Vec::new();
+        Self { dir, upstream, preset, toml, traced, address, admin_address, process, earlier }
+    }
+
+    /// A fresh browser on the proxied site.
+    pub(crate) fn browser(&self) -> Browser {
+        Browser::new(self.address)
+    }
+
+    /// The folder of configuration, store and key.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.dir.path().into()
+    }
+
+    /// Stops it as a service manager does.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        self.process.terminate()
+    }
+
+    /// Ends it as a power cut does.
+    pub(crate) fn kill9(&mut self) {
+        self.process.kill();
+    }
+
+    /// Restarts it with another line in its configuration.
+    #[track_caller]
+    pub(crate) fn reconfigure(&mut self, from: &str, to: &str) {
+        assert!(self.toml.contains(from), "{from} is not in the configuration");
+        self.toml = self.toml.replace(from, to);
+        self.restart();
+    }
+
+    /// Starts it again after [`Self::terminate`] or [`Self::kill9`], on the same addresses.
+    #[track_caller]
+    pub(crate) fn start_again(&mut self) {
+        self.earlier.extend(self.process.lines());
+        let preset = self.preset.as_deref();
+        let (listen, admin) = (self.address, self.admin_address);
+        let config = configuration(self.upstream, preset, &self.toml, listen, admin);
+        let kind = Kind { traced: self.traced, ..Kind::default() };
+        (self.process, self.address, self.admin_address) = run(&self.dir, &config, kind);
+    }
+
+    #[track_caller]
+    pub(crate) fn restart(&mut self) {
+        let status = self.terminate();
+        assert!(status.success(), "an orderly stop is a success, not {status}");
+        self.start_again();
+    }
+
+    /// Everything it has logged, over all restarts.
+    pub(crate) fn log(&self) -> Vec<String> {
+        let mut lines = self.earlier.clone();
+        lines.extend(self.process.lines());
+        lines
+    }
+
+    /// The audit events so far.
+    pub(crate) fn audit(&self) -> Vec<Value> {
+        self.log()
+            .iter()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter(|line| line["target"] == "headcount::audit" || line["event"].is_string())
+            .collect()
+    }
+
+    /// The audit events of one kind about one user.
+    pub(crate) fn events(&self, kind: &str, user: &str) -> Vec<Value> {
+        let mut events = self.audit();
+        events.retain(|event| event["event"] == kind && event["user"] == user);
+        events
+    }
+
+    /// Waits for the first such event.
+    #[track_caller]
+    pub(crate) fn wait_for_event(&self, kind: &str, user: &str) -> Value {
+        let what = format!("{kind} for {user}");
+        eventually(&what, || self.events(kind, user).into_iter().next())
+    }
+
+    /// A call of the admin listener with the token; `path` starts with `/`.
+    #[track_caller]
+    pub(crate) fn admin(&self, method: &str, path: &str) -> Response {
+        let request = Request::new(method, path)
+            .header("Host", &self.admin_address.to_string())
+            .header("Authorization", &format!("Bearer {ADMIN_SECRET}"));
+        http::send(self.admin_address, &request)
+    }
+
+    /// The user's sessions in one state (`live`, `ended`), as the admin API lists them.
+    #[track_caller]
+    pub(crate) fn sessions(&self, user: &str, state: &str) -> Vec<Value> {
+        let answer =
+            self.admin("GET", &format!("/api/v1/sessions?user={user}&state={state}&limit=100"));
+        assert_eq!(answer.status, 200, "sessions of {user}: {}", answer.text());
+        let json = answer.json();
+        json["sessions"].as_array().unwrap().clone()
+    }
+
+    /// How many live sessions the user has.
+    #[track_caller]
+    pub(crate) fn live(&self, user: &str) -> usize {
+        self.sessions(user, "live").len()
+    }
+
+    /// The metrics page.
+    #[track_caller]
+    pub(crate) fn metrics(&self) -> String {
+        let answer = self.admin("GET", "/metrics");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.text()
+    }
+}
+
+/// The configuration file. Dotted keys, so that a test can add to any table.
+fn configuration(
+    upstream: SocketAddr,
+    preset: Option<&str>,
+    toml: &str,
+    listen: SocketAddr,
+    admin: SocketAddr,
+) -> String {
+    let preset = preset.map(|name| format!("app.preset = \"{name}\"\n")).unwrap_or_default();
+    format!(
+        r#"server.listen = "{listen}"
+upstream.url = "http://{upstream}"
+{preset}store.url = "sqlite://headcount.db"
+store.key_file = "headcount.key"
+admin.listen = "{admin}"
+admin.tokens = [{{ name = "tests", role = "admin", secret_file = "tests.token" }}]
+{toml}
+"#
+    )
+}
+
+/// Runs the binary until it says that it is ready, and on which addresses.
+#[track_caller]
+fn run(dir: &TempDir, config: &str, kind: Kind) -> (Process, SocketAddr, SocketAddr) {
+    std::fs::write(dir.path().join("headcount.toml"), config).unwrap();
+    let program = env!("CARGO_BIN_EXE_headcount");
+    let mut command = Command::new(kind.file_kib.map_or(program, |_| "sh"));
+    if let Some(kib) = kind.file_kib {
+        // The shell counts in blocks of 512 bytes. Without the trap the first write too many would
+        // kill instead of fail.
+        let limited = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", kib * 2);
+        command.args(["-c", &limited, program]);
+    }
+    command.args(["serve", "-c", "headcount.toml"]).current_dir(dir.path());
+    if kind.traced {
+        command.env("HEADCOUNT_LOG", "trace");
+    }
+    let mut process = Process::start("headcount", &mut command);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some((address, admin)) = process.lines().iter().find_map(|line| ready(line)) {
+            return (process, address, admin);
+        }
+        let ended = process.ended();
+        assert!(ended.is_none(), "headcount ended ({ended:?}) with the configuration\n{config}");
+        assert!(Instant::now() < deadline, "headcount is not ready within {PATIENCE:?}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// The addresses in the line that says ready.
+fn ready(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    if line["message"] != "ready" {
+        return None;
+    }
+    let listen = line["listen"].get(0).or(Some(&line["listen"]))?.as_str()?;
+    Some((listen.parse().ok()?, line["admin"].as_str()?.parse().ok()?))
+}

@@ -1,0 +1,22 @@
+"""Routes: the pages of the site, accounts, and the admin."""
+
+from django.contrib import admin
+from django.conf import settings
+from django.urls import include, path
+
+from shop import views
+
+ACCOUNTS = "allauth.urls" if settings.ALLAUTH else "django.contrib.auth.urls"
+
+urlpatterns = [
+    path("", views.home),
+    path("whoami", views.whoami),
+    path("write", views.write),
+    path("cart", views.cart),
+    path("slow", views.slow),
+    path("stream", views.stream),
+    path("upload", views.upload),
+    path("ops/sessions", views.live_sessions),
+    path("accounts/", include(ACCOUNTS)),
+    path("admin/", admin.site.urls),
+]
