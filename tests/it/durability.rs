@@ -1,0 +1,22 @@
+//! What must hold whatever happens: races, revocation, power cuts, secrets. In process against a
+//! real SQLite file where the number of tries matters, with the real binary where the wire does.
+
+mod canary;
+mod core;
+mod crash;
+mod model;
+mod naive;
+mod race;
+mod revocation;
+mod site;
+mod steady;
+
+/// The long runs of `make soak`.
+fn soak() -> bool {
+    std::env::var_os("HEADCOUNT_SOAK").is_some()
+}
+
+/// A folder of the test's own; it goes when dropped.
+fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("durability-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
