@@ -1,0 +1,168 @@
+//! The same promises in front of real sites in Flask, Express and PHP, with the presets as they are.
+//!
+//! A check is a function over a [`Case`] and runs once for each kind of site; what only one of them
+//! has is in a file of its own.
+
+mod cookie_session;
+mod express;
+mod flask;
+mod php;
+mod replay;
+mod story;
+
+use crate::support::browser::{Browser, password_of};
+use crate::support::http::Response;
+use crate::support::proxy::Proxy;
+use crate::support::site::{App, Site};
+
+/// A kind of site, and how its preset sees it.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    app: App,
+    preset: &'static str,
+    /// The login and logout paths end so.
+    suffix: &'static str,
+    /// What proves a session, the first of them by itself unless the site wants all.
+    cookies: &'static [&'static str],
+}
+
+const FLASK: Case =
+    Case { app: App::Flask, preset: "flask-login", suffix: "", cookies: &["session"] };
+const FLASK_PERMANENT: Case = Case { app: App::FlaskPermanent, ..FLASK };
+const PASSPORT: Case =
+    Case { app: App::Passport, preset: "express-passport", suffix: "", cookies: &["connect.sid"] };
+const PASSPORT_ROLLING: Case = Case { app: App::PassportRolling, ..PASSPORT };
+const COOKIE_SESSION: Case = Case {
+    app: App::CookieSession,
+    preset: "cookie-session",
+    suffix: "",
+    cookies: &["session", "session.sig"],
+};
+const PHP: Case = Case { app: App::Php, preset: "php", suffix: ".php", cookies: &["PHPSESSID"] };
+const PHP_KEEPS_OLD: Case = Case { app: App::PhpKeepsOld, ..PHP };
+const PHP_SAME_ID: Case = Case { app: App::PhpSameId, ..PHP };
+
+impl Case {
+    fn site(self) -> &'static Site {
+        Site::shared(self.app)
+    }
+
+    /// A proxy before the site.
+    #[track_caller]
+    fn proxy(self, toml: &str) -> Proxy {
+        Proxy::start(self.site().address, Some(self.preset), toml)
+    }
+
+    fn path(self, page: &str) -> String {
+        format!("/{page}{}", self.suffix)
+    }
+
+    #[track_caller]
+    fn try_login(self, browser: &mut Browser, user: &str, password: &str) -> Response {
+        browser.post(&self.path("login"), &[("username", user), ("password", password)])
+    }
+
+    /// Signs in, and is then served as that user.
+    #[track_caller]
+    fn sign_in(self, browser: &mut Browser, user: &str) {
+        let answer = self.try_login(browser, user, &password_of(user));
+        assert_eq!(answer.status, 302, "{user} signs in: {}", answer.text());
+        self.assert_serves(browser, user);
+    }
+
+    /// A fresh browser, which has seen the login page, and in which the user has just signed in.
+    #[track_caller]
+    fn signed_in(self, proxy: &Proxy, user: &str) -> Browser {
+        let mut browser = proxy.browser();
+        assert_eq!(browser.get(&self.path("login")).status, 200);
+        self.sign_in(&mut browser, user);
+        browser
+    }
+
+    #[track_caller]
+    fn log_out(self, browser: &mut Browser) {
+        let path = self.path("logout");
+        let answer = match self.app {
+            App::Passport | App::PassportRolling | App::CookieSession => browser.post(&path, &[]),
+            _ => browser.get(&path),
+        };
+        assert_eq!(answer.status, 302, "{}", answer.text());
+    }
+
+    /// Whom the site takes the browser for.
+    fn whoami(self, browser: &mut Browser) -> Option<String> {
+        let answer = browser.fetch_json(&self.path("whoami"));
+        (answer.status == 200).then(|| answer.json()["user"].as_str().map(str::to_owned)).flatten()
+    }
+
+    #[track_caller]
+    fn assert_serves(self, browser: &mut Browser, user: &str) {
+        let answer = browser.fetch_json(&self.path("whoami"));
+        assert_eq!(answer.status, 200, "{user} is served: {}", answer.text());
+        assert_eq!(answer.json()["user"], user);
+    }
+
+    /// The next page is ours and takes the dead cookies back; then the site's own login works.
+    #[track_caller]
+    fn assert_told(self, browser: &mut Browser) {
+        let answer = browser.get("/");
+        let text = answer.text().to_lowercase();
+        assert_eq!(answer.status, 401, "{text}");
+        assert!(answer.is("text/html") && text.contains("limit"), "{text}");
+        assert!(text.contains(&self.path("login")), "the page links to the login page: {text}");
+        for name in self.cookies {
+            assert_eq!(browser.cookie(name), None, "the page takes {name} back");
+        }
+        let again = browser.get("/");
+        assert_eq!((again.status, again.text()), (200, "hello anonymous".to_owned()));
+    }
+
+    /// The first cookie, as the browser has it.
+    #[track_caller]
+    fn cookie(self, browser: &Browser) -> String {
+        browser.cookie(self.cookies[0]).unwrap()
+    }
+}
+
+/// What the site itself has issued: the value without the stamp.
+fn app_value(value: &str) -> &str {
+    value.split(".hc1.").next().unwrap_or(value)
+}
+
+/// Makes one test of each check for each kind of site.
+macro_rules! on_every_site {
+    ($($check:ident)*) => {
+        $(mod $check {
+            #[test]
+            fn on_flask() {
+                super::$check(crate::frameworks::FLASK);
+            }
+
+            #[test]
+            fn on_express_with_passport() {
+                super::$check(crate::frameworks::PASSPORT);
+            }
+
+            #[test]
+            fn on_cookie_session() {
+                super::$check(crate::frameworks::COOKIE_SESSION);
+            }
+
+            #[test]
+            fn on_php() {
+                super::$check(crate::frameworks::PHP);
+            }
+
+            #[test]
+            fn on_php_that_keeps_the_old_session() {
+                super::$check(crate::frameworks::PHP_KEEPS_OLD);
+            }
+
+            #[test]
+            fn on_php_with_one_id() {
+                super::$check(crate::frameworks::PHP_SAME_ID);
+            }
+        })*
+    };
+}
+use on_every_site;
