@@ -67,6 +67,7 @@ pub struct Edge {
     hooks: Arc<Hooks>,
     lifecycle: Lifecycle,
     connections: Arc<Semaphore>,
+    connections_max: usize,
     rejects: Arc<Semaphore>,
 }
 
@@ -77,12 +78,18 @@ impl Edge {
             hooks: Arc::new(hooks),
             lifecycle,
             connections: Arc::new(Semaphore::new(connections_max)),
+            connections_max,
             rejects: Arc::new(Semaphore::new(REJECTS_MAX)),
         }
     }
 
     pub fn lifecycle(&self) -> &Lifecycle {
         &self.lifecycle
+    }
+
+    /// Client connections that are open now, tunnels included.
+    pub fn connections_open(&self) -> usize {
+        self.connections_max - self.connections.available_permits()
     }
 }
 

@@ -160,6 +160,8 @@ pub struct Levels {
     /// Credentials in use that no known login produced.
     pub untracked: u64,
     pub store_statements: u64,
+    /// Open client connections.
+    pub connections: u64,
 }
 
 type ReadLevels = Box<dyn Fn() -> Levels + Send + Sync>;
@@ -183,6 +185,7 @@ impl Collector for LevelCollector {
             ("users_live", "Users with at least one live session.", levels.users_live),
             ("tombstones", "Ended sessions whose keys are remembered.", levels.tombstones),
             ("keys", "Keys held in memory.", levels.keys),
+            ("connections", "Open client connections.", levels.connections),
             (
                 "untracked_credentials",
                 "Credentials in use that no known login produced.",
@@ -220,16 +223,12 @@ pub struct Metrics {
     pub use_after_end: Counter,
     /// Requests with a credential that no known login produced.
     pub untracked_requests: Counter,
-    /// Tunnels, streams and downloads cut because their session ended.
-    pub streams_cut: Counter,
     /// Panics caught: defects of ours.
     pub panics: Counter,
     /// Log lines dropped because nobody read them fast enough.
     pub log_lines_dropped: Counter,
     /// Logins in several steps that were forgotten half-way.
     pub steps_dropped: Counter,
-    /// Open client connections.
-    pub connections: Gauge,
     /// Seconds from asking for a store transaction to its commit.
     pub store_transaction_seconds: Histogram,
     /// Seconds the app took to begin its answer to a login or logout.
@@ -280,7 +279,6 @@ impl Metrics {
                 "untracked_requests",
                 "Requests with a credential that no known login produced.",
             ),
-            streams_cut: counter(&mut all, "streams_cut", "Streams of ended sessions cut."),
             panics: counter(&mut all, "panics", "Panics caught."),
             log_lines_dropped: counter(&mut all, "log_lines_dropped", "Log lines dropped."),
             steps_dropped: counter(
@@ -288,11 +286,6 @@ impl Metrics {
                 "steps_dropped",
                 "Logins in several steps that were forgotten half-way for want of room.",
             ),
-            connections: {
-                let gauge = Gauge::default();
-                all.register("connections", "Open client connections.", gauge.clone());
-                gauge
-            },
             store_transaction_seconds: histogram(
                 &mut all,
                 "store_transaction_seconds",

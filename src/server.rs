@@ -24,11 +24,12 @@ use crate::listener::{Edge, Hooks, Workers};
 use crate::metrics::{Levels, Metrics};
 use crate::proxy::{Proxy, Worker};
 use crate::recorder::{Recorder, RegistryFeed};
+use crate::refusal::Refusal;
 use crate::registry::Registry;
 use crate::session::{Mode, SessionId};
 use crate::settings::Settings;
 use crate::steps::Steps;
-use crate::store::{self, Store, StoreError};
+use crate::store::{self, StoreError};
 use crate::upstream::Upstream;
 
 use self::control::AdminControl;
@@ -68,11 +69,7 @@ pub struct Running {
 
 /// Starts everything; returns when requests are answered.
 pub async fn start(settings: Settings) -> Result<Running, StartError> {
-    start_with(settings, Arc::new(SystemClock::new())).await
-}
-
-/// As [`start`], with a clock of one's own.
-pub async fn start_with(settings: Settings, clock: Arc<dyn Clock>) -> Result<Running, StartError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::new(Metrics::new());
     metrics.set_mode(settings.switches.mode);
     let lifecycle = Lifecycle::new();
@@ -125,7 +122,6 @@ async fn build(
     let noted: Vec<SessionId> = noted.map(|session| session.id).collect();
     let shapes = Shapes::new(std::mem::take(&mut loaded.shapes));
     registry.load(loaded);
-    read_levels(&metrics, &registry, &store);
     let recorder = Recorder {
         store,
         registry: Arc::clone(&registry),
@@ -156,9 +152,10 @@ async fn build(
     }))
 }
 
-fn read_levels(metrics: &Metrics, registry: &Arc<Registry>, store: &Arc<dyn Store>) {
-    let (registry, store) = (Arc::clone(registry), Arc::clone(store));
-    metrics.read_levels(move || {
+fn read_levels(proxy: &Proxy, edge: &Arc<Edge>) {
+    let (registry, edge) = (Arc::clone(&proxy.registry), Arc::clone(edge));
+    let store = Arc::clone(&proxy.recorder.store);
+    proxy.metrics.read_levels(move || {
         let counts = registry.counts();
         Levels {
             sessions_live: counts.live as u64,
@@ -167,6 +164,7 @@ fn read_levels(metrics: &Metrics, registry: &Arc<Registry>, store: &Arc<dyn Stor
             keys: counts.keys as u64,
             untracked: registry.untracked_count() as u64,
             store_statements: store.statements(),
+            connections: edge.connections_open() as u64,
         }
     });
 }
@@ -176,10 +174,17 @@ fn start_workers(proxy: &Arc<Proxy>) -> Result<Workers, StartError> {
     let hooks = Hooks {
         render: enforce::refuse_raw,
         answer: |refusal| enforce::refuse(refusal, Audience::Page, "-"),
-        on_refused: Box::new(move |refusal, peer| refused.refused(refusal, peer, "-")),
+        on_refused: Box::new(move |refusal, peer| {
+            if refusal == Refusal::InternalError {
+                // The edge reports this for a panic alone.
+                refused.metrics.panics.inc();
+            }
+            refused.refused(refusal, peer, "-");
+        }),
     };
     let settings = &proxy.settings.server;
     let edge = Arc::new(Edge::new(&settings.limits, hooks, proxy.lifecycle.clone()));
+    read_levels(proxy, &edge);
     let shared = Arc::clone(proxy);
     let make = move |_| {
         let upstream = Upstream::new(&shared.settings.upstream);

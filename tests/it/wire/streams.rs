@@ -308,3 +308,20 @@ fn what_the_app_sends_keeps_no_session_alive_and_what_the_client_sends_does() {
     assert_eq!(site.proxy.wait_for_event("session_ended", "alice")["reason"], "idle_timeout");
     assert_eq!(site.proxy.live("bob"), 1);
 }
+
+#[test]
+fn open_connections_are_counted() {
+    let site = Site::start("");
+    let open = |count: u32| {
+        let line = format!("headcount_connections {count}\n");
+        eventually(&line, || site.proxy.metrics().contains(&line).then_some(()));
+    };
+    open(0);
+    let first = TcpStream::connect(site.proxy.address).unwrap();
+    let second = TcpStream::connect(site.proxy.address).unwrap();
+    open(2);
+    drop(first);
+    open(1);
+    drop(second);
+    open(0);
+}
