@@ -18,7 +18,8 @@ pub struct Scan<'h> {
     pub pairs: usize,
 }
 
-/// A cookie whose name is exactly a credential's; its value is not yet judged.
+/// A cookie whose name is exactly a credential's, or a token under its role's name; the value is not
+/// yet judged.
 #[derive(Debug)]
 pub struct Candidate<'h> {
     pub name: &'h str,
@@ -125,8 +126,36 @@ pub fn canonical_value(value: &[u8]) -> Vec<u8> {
         }
         current = next;
     }
+    let mut current = whole_bits(&current).unwrap_or(current);
     current.make_ascii_lowercase();
     current
+}
+
+/// The last digit of a part in base64 can hold bits that mean nothing, and padding may be missing:
+/// a signed token (RFC 7515) has several spellings that decode to the same bytes.
+fn whole_bits(value: &[u8]) -> Option<Vec<u8>> {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+        &base64::alphabet::URL_SAFE,
+        GeneralPurposeConfig::new()
+            .with_decode_allow_trailing_bits(true)
+            .with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
+    );
+    if value.iter().filter(|byte| **byte == b'.').count() < 2 {
+        return None;
+    }
+    let parts = value.split(|byte| *byte == b'.').map(|part| {
+        let standard = part.iter().map(|byte| match byte {
+            b'+' | b' ' => b'-',
+            b'/' => b'_',
+            byte => *byte,
+        });
+        let bytes = LENIENT.decode(standard.collect::<Vec<_>>()).ok()?;
+        Some(URL_SAFE_NO_PAD.encode(bytes))
+    });
+    let parts: Option<Vec<String>> = parts.collect();
+    Some(parts?.join(".").into_bytes())
 }
 
 fn decode_once(value: &[u8]) -> Vec<u8> {
@@ -202,7 +231,12 @@ mod tests {
     fn rules(names: &[&str]) -> RuleSet {
         let cookies = names.iter().map(|name| Glob::name(name)).collect();
         RuleSet {
-            credentials: vec![Credential { cookies, role: Role::Session }],
+            credentials: vec![Credential {
+                cookies,
+                role: Role::Session,
+                tokens: vec![],
+                key: vec![],
+            }],
             ..RuleSet::default()
         }
     }
@@ -288,6 +322,12 @@ mod tests {
             assert_eq!(canonical_value(spelling), plain, "{:?}", String::from_utf8_lossy(spelling));
         }
         assert_ne!(canonical_value(b"aB1-x_y"), plain);
+        let token = canonical_value(b"eyJhIjoxfQ.eyJiIjoyfQ.c2lnbg");
+        for spelling in [&b"eyJhIjoxfQ.eyJiIjoyfQ.c2lnbh"[..], b"eyJhIjoxfQ==.eyJiIjoyfR.c2lnbg=="]
+        {
+            assert_eq!(canonical_value(spelling), token);
+        }
+        assert_ne!(canonical_value(b"eyJhIjoxfQ.eyJiIjozfQ.c2lnbg"), token);
     }
 
     #[test]

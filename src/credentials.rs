@@ -1,21 +1,41 @@
-//! Whose request is it: the credential cookies of a request against stamps, keys and the registry.
-//! Reads memory only; decides what each cookie is, not what happens to the request.
+//! Whose request is it: the credentials of a request, cookies and tokens, against stamps, keys and
+//! the registry. Reads memory only; decides what each of them is, not what happens to the request.
 
 use std::sync::Arc;
 
 use crate::cookies::{self, Candidate};
+use crate::decide::KeyPair;
 use crate::keyring::Keyring;
 use crate::policy::{self, Standing};
 use crate::registry::{Entry, Registry};
+use crate::rules::expression::Filter;
+use crate::rules::{self, Role, RuleSet};
 use crate::session::{EndReason, Ending, KeyUse, Mode, SessionKey, Timestamp};
 use crate::settings::{SessionSettings, Untracked};
 use crate::stamp::{self, Lineage};
 
-/// A credential cookie as the app issued it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A credential as the app issued it: a cookie, or a token under the name of its role.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Bare {
     pub name: String,
     pub value: Vec<u8>,
+}
+
+impl Bare {
+    pub fn token(role: Role, value: &str) -> Self {
+        Self { name: role.token_name().to_owned(), value: value.as_bytes().to_vec() }
+    }
+
+    pub fn is_cookie(&self) -> bool {
+        !rules::is_token_name(&self.name)
+    }
+}
+
+/// Without the value, which is a secret.
+impl std::fmt::Debug for Bare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bare").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// What the credentials of one request amount to.
@@ -30,7 +50,7 @@ pub struct Presented {
     pub expired_now: bool,
     /// Answers inherit it. `None`: cookies set in the answer begin a new one.
     pub lineage: Option<Lineage>,
-    /// Cookies for the app: what the standing entitles to.
+    /// Credentials for the app: what the standing entitles to.
     pub forward: Vec<Bare>,
     /// Cookies of the ended session: for logging it out at the app.
     pub dead: Vec<Bare>,
@@ -38,7 +58,10 @@ pub struct Presented {
     pub expire: Vec<String>,
     /// Everything presented, one of a name: what observing forwards.
     pub all: Vec<Bare>,
-    /// Tokens that nobody issued through us and that are let through.
+    /// Credentials that nobody issued through us, or that nobody has signed in with as far as we
+    /// know: whom the app takes them for only a probe can tell.
+    pub unproven: Vec<Bare>,
+    /// Tokens that nobody issued through us.
     pub untracked: Vec<SessionKey>,
 }
 
@@ -47,6 +70,7 @@ pub struct Judge<'a> {
     pub keyring: &'a Keyring,
     pub registry: &'a Registry,
     pub app: &'a str,
+    pub rules: &'a RuleSet,
     pub session: &'a SessionSettings,
     pub mode: Mode,
     pub now: Timestamp,
@@ -65,7 +89,7 @@ enum Held {
 }
 
 impl Judge<'_> {
-    /// Judges all credential cookies of a request together.
+    /// Judges all credentials of a request together.
     pub fn presented(&self, candidates: &[Candidate<'_>]) -> Presented {
         let mut presented = Presented::default();
         if candidates.is_empty() {
@@ -95,10 +119,14 @@ impl Judge<'_> {
                         presented.standing = Standing::Left;
                     }
                 }
-                Held::Anonymous(lineage) => anonymous.push((bare, Some(lineage))),
+                Held::Anonymous(lineage) => {
+                    presented.unproven.push(bare.clone());
+                    anonymous.push((bare, Some(lineage)));
+                }
                 Held::Untracked(key) => {
                     presented.untracked.push(key);
-                    if self.session.untracked == Untracked::Pass {
+                    presented.unproven.push(bare.clone());
+                    if self.session.untracked != Untracked::Refuse {
                         anonymous.push((bare, None));
                     }
                 }
@@ -107,6 +135,10 @@ impl Judge<'_> {
         }
         combine(&mut presented, sessions, anonymous);
         presented
+    }
+
+    fn keys(&self) -> Keys<'_> {
+        Keys { keyring: self.keyring, app: self.app, rules: self.rules }
     }
 
     fn held(&self, candidate: &Candidate<'_>, lineage: Option<Lineage>) -> Held {
@@ -123,12 +155,9 @@ impl Judge<'_> {
         if canonical.windows(stamp::MARK.len()).any(|window| window == stamp::MARK) {
             return Held::Nothing;
         }
-        let key = self.keyring.token(self.app, candidate.name, &canonical);
+        let (key, exact) = self.keys().of(candidate.name, candidate.value);
         match self.registry.lookup(key) {
-            Some(found)
-                if found.exact
-                    == exact_key(self.keyring, self.app, candidate.name, candidate.value) =>
-            {
+            Some(found) if found.exact == exact => {
                 self.by_use(found.entry, found.key_use, found.since)
             }
             Some(_) => Held::Nothing,
@@ -217,14 +246,40 @@ fn once(list: &mut Vec<Bare>, bare: &Bare) {
     }
 }
 
-/// The hash of a value's very bytes; equal to its key when they are its canonical spelling.
-pub fn exact_key(keyring: &Keyring, app: &str, name: &str, value: &[u8]) -> SessionKey {
-    keyring.token(app, name, value)
+/// What values are known by.
+#[derive(Clone, Copy)]
+pub struct Keys<'a> {
+    pub keyring: &'a Keyring,
+    pub app: &'a str,
+    pub rules: &'a RuleSet,
 }
 
-/// Key and exact hash of a bare value.
-pub fn value_keys(keyring: &Keyring, app: &str, bare: &Bare) -> (SessionKey, SessionKey) {
-    let canonical = cookies::canonical_value(&bare.value);
-    let key = keyring.token(app, &bare.name, &canonical);
-    (key, exact_key(keyring, app, &bare.name, &bare.value))
+impl Keys<'_> {
+    /// Key and exact hash of a bare value: of its canonical spelling, and of its very bytes. Where
+    /// the rules read a stable id from it, both are of that id.
+    pub fn of(&self, name: &str, value: &[u8]) -> KeyPair {
+        let pair = |name: &str, value: &[u8]| {
+            let canonical = cookies::canonical_value(value);
+            let of = |bytes: &[u8]| self.keyring.token(self.app, name, bytes);
+            (of(&canonical), of(value))
+        };
+        let credential = self.rules.carried_by(name).filter(|own| !own.key.is_empty());
+        let Some(credential) = credential else { return pair(name, value) };
+        match inner(&credential.key, value) {
+            // Several cookies may share the id.
+            Some(id) => pair(credential.role.token_name(), id.as_bytes()),
+            None => pair(name, value),
+        }
+    }
+
+    /// The same of a credential.
+    pub fn of_bare(&self, bare: &Bare) -> KeyPair {
+        self.of(&bare.name, &bare.value)
+    }
+}
+
+fn inner(key: &[Filter], value: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(value).ok()?.to_owned();
+    let id = key.iter().try_fold(text, |text, filter| filter.apply(&text))?;
+    (!id.is_empty()).then_some(id)
 }

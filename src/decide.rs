@@ -26,6 +26,8 @@ pub struct Login {
     pub fenced: Vec<KeyPair>,
     /// What the browser presented with the login and will not present again.
     pub before: Vec<KeyPair>,
+    /// What the browser may still present for a moment, since it was the session's before we knew.
+    pub superseded: Vec<KeyPair>,
     /// The live session the browser had.
     pub previous: Option<SessionId>,
 }
@@ -344,9 +346,13 @@ impl Draft {
     }
 
     fn keys(&mut self, login: &Login, session: SessionId, bearer: KeyUse, before: KeyUse) {
-        for (pairs, key_use) in
-            [(&login.before, before), (&login.fenced, KeyUse::Fenced), (&login.bearer, bearer)]
-        {
+        let superseded = if bearer == KeyUse::Bearer { KeyUse::Superseded } else { bearer };
+        for (pairs, key_use) in [
+            (&login.before, before),
+            (&login.superseded, superseded),
+            (&login.fenced, KeyUse::Fenced),
+            (&login.bearer, bearer),
+        ] {
             self.plan.keys.extend(keys(pairs, session, key_use, login.now));
         }
     }

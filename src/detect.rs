@@ -2,6 +2,7 @@
 //! A request alone proves nothing: only what the app emitted turns an intent into an outcome.
 
 mod answer;
+pub mod tokens;
 
 use http::HeaderMap;
 
@@ -11,7 +12,9 @@ use crate::refusal::Refusal;
 use crate::rules::expression::{Expression, Filter, Place};
 use crate::rules::{RequestMatch, Rule, RuleSet};
 
-pub use answer::{AnswerBody, AnswerFacts, Outcome, outcome, wants_body};
+pub use answer::{
+    AnswerBody, AnswerFacts, Issued, Outcome, answer_value, outcome, success_matches, wants_body,
+};
 
 /// What rules can see of a request.
 #[derive(Clone, Copy)]
@@ -31,6 +34,7 @@ pub struct RequestFacts<'a> {
 pub struct Intent {
     logins: Vec<LoginIntent>,
     steps: Vec<LoginIntent>,
+    refreshes: Vec<usize>,
     password_changes: Vec<usize>,
     logouts: Vec<usize>,
     path: String,
@@ -48,6 +52,7 @@ impl Intent {
     pub fn is_empty(&self) -> bool {
         self.logins.is_empty()
             && self.steps.is_empty()
+            && self.refreshes.is_empty()
             && self.password_changes.is_empty()
             && self.logouts.is_empty()
     }
@@ -57,6 +62,7 @@ impl Intent {
         let of = |list: &[Rule], at: &usize| list[*at].reads_answer_body();
         self.logins.iter().any(|login| of(&rules.logins, &login.rule))
             || self.steps.iter().any(|step| of(&rules.steps, &step.rule))
+            || self.refreshes.iter().any(|at| of(&rules.refreshes, at))
             || self.password_changes.iter().any(|at| of(&rules.password_changes, at))
             || self.logouts.iter().any(|at| of(&rules.logouts, at))
     }
@@ -93,6 +99,7 @@ pub fn intent(rules: &RuleSet, facts: RequestFacts<'_>) -> Result<Intent, Refusa
     let mut intent = Intent { path: facts.path.to_owned(), ..Intent::default() };
     intent.logins = naming(&rules.logins, facts)?;
     intent.steps = naming(&rules.steps, facts)?;
+    intent.refreshes = matching(&rules.refreshes, facts)?;
     intent.password_changes = matching(&rules.password_changes, facts)?;
     intent.logouts = matching(&rules.logouts, facts)?;
     Ok(intent)
@@ -100,10 +107,11 @@ pub fn intent(rules: &RuleSet, facts: RequestFacts<'_>) -> Result<Intent, Refusa
 
 /// The rules that hold and know users, with what the request says about them.
 fn naming(rules: &[Rule], facts: RequestFacts<'_>) -> Result<Vec<LoginIntent>, Refusal> {
-    let user = |expression: &Expression| {
-        if expression.is_response() { Ok(None) } else { request_value(expression, facts) }
-    };
     let found = matching(rules, facts)?.into_iter().map(|rule| {
+        let request = &rules[rule].request;
+        let user = |expression: &Expression| {
+            if expression.is_response() { Ok(None) } else { value(expression, request, facts) }
+        };
         let user = rules[rule].user.iter().map(user).collect::<Result<_, _>>()?;
         Ok(LoginIntent { rule, user })
     });
@@ -125,12 +133,12 @@ fn request_matches(wanted: &RequestMatch, facts: RequestFacts<'_>) -> Result<boo
         return Ok(false);
     }
     for expression in &wanted.has {
-        if request_value(expression, facts)?.is_none() {
+        if value(expression, wanted, facts)?.is_none() {
             return Ok(false);
         }
     }
     for (expression, patterns) in &wanted.is {
-        if !patterns.matches_option(request_value(expression, facts)?.as_deref()) {
+        if !patterns.matches_option(value(expression, wanted, facts)?.as_deref()) {
             return Ok(false);
         }
     }
@@ -154,7 +162,18 @@ fn is_by_method(wanted: &RequestMatch, facts: RequestFacts<'_>) -> Result<bool, 
     Ok(asked(facts.fields)? || asked(&Fields::Form(query))?)
 }
 
-/// The value of a request-side expression; an empty value is none.
+/// The value of an expression of this rule; an empty value is none.
+fn value(
+    expression: &Expression,
+    of: &RequestMatch,
+    facts: RequestFacts<'_>,
+) -> Result<Option<String>, Refusal> {
+    let Place::Path(name) = &expression.place else { return request_value(expression, facts) };
+    let found = of.templates.iter().find_map(|template| template.find(name, facts.path));
+    Ok(filtered(expression, found))
+}
+
+/// The value of an expression that is not about a rule's path; an empty value is none.
 fn request_value(
     expression: &Expression,
     facts: RequestFacts<'_>,
@@ -173,8 +192,12 @@ fn request_value(
             .iter()
             .find_map(|line| cookies::value_in(line.as_bytes(), name)),
         Place::Step => facts.step.map(str::to_owned),
-        Place::BasicUser => basic_user(facts.headers)?,
-        Place::Set(_)
+        Place::Basic => basic(facts.headers)?,
+        Place::BasicUser => basic(facts.headers)?
+            .and_then(|code| Some(Filter::Base64.apply(&code)?.split_once(':')?.0.to_owned())),
+        Place::Path(_)
+        | Place::Probe
+        | Place::Set(_)
         | Place::ResponseHeader(_)
         | Place::Location
         | Place::ResponseJson(_)
@@ -183,18 +206,17 @@ fn request_value(
     Ok(filtered(expression, value))
 }
 
-/// RFC 7617: everything before the first colon. Two of these headers could be read differently.
-fn basic_user(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+/// What follows `Basic ` (RFC 7617). Two of these headers could be read differently.
+fn basic(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let mut lines = headers.get_all(http::header::AUTHORIZATION).iter();
     let line = lines.next();
     if lines.next().is_some() {
         return Err(Refusal::LoginAmbiguous);
     }
-    let credentials = line.and_then(|line| line.to_str().ok()).and_then(|line| {
-        let (scheme, code) = line.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("basic").then(|| Filter::Base64.apply(code.trim()))?
-    });
-    Ok(credentials.and_then(|both| Some(both.split_once(':')?.0.to_owned())))
+    Ok(line.and_then(|line| line.to_str().ok()).and_then(|line| {
+        let (scheme, code) = line.split_once(|c: char| c.is_ascii_whitespace())?;
+        scheme.eq_ignore_ascii_case("basic").then(|| code.trim().to_owned())
+    }))
 }
 
 fn filtered(expression: &Expression, value: Option<String>) -> Option<String> {

@@ -9,7 +9,9 @@ use std::fmt::Write as _;
 use crate::policy::OnPasswordChange;
 use crate::rules::Role;
 use crate::session::Mode;
-use crate::settings::{AdminRole, Binding, ClientAddress, OnEnded, Settings, Untracked};
+use crate::settings::{
+    AdminRole, Binding, ClientAddress, OnEnded, ProbeFailure, Settings, Unattributed, Untracked,
+};
 
 use limits::{limit, overrides, timeouts};
 use words::{duration, paths, request, success, value_of};
@@ -108,14 +110,15 @@ fn mode(settings: &Settings) -> Vec<String> {
 fn credentials(settings: &Settings) -> Vec<String> {
     let mut sentences = Vec::new();
     for credential in &settings.rules.credentials {
-        let names: Vec<String> =
-            credential.cookies.iter().map(|name| format!("`{name}`")).collect();
+        let cookies = credential.cookies.iter().map(|name| format!("the cookie `{name}`"));
+        let names: Vec<String> = cookies.chain(credential.tokens.iter().map(value_of)).collect();
         let names = names.join(" or ");
         sentences.push(match credential.role {
-            Role::Session => format!("A session is proved by the cookie {names}."),
+            Role::Session => format!("A session is proved by {names}."),
             Role::Remember => {
-                format!("The cookie {names} signs in by itself and is counted with its session.")
+                format!("What signs in by itself is counted with its session: {names}.")
             }
+            Role::Refresh => format!("A session's tokens are renewed with {names}."),
         });
     }
     sentences.push(match settings.session.binding {
@@ -164,13 +167,27 @@ fn logins(settings: &Settings) -> Vec<String> {
         "Only the app's answer makes a login: a failed password ends and counts nothing."
             .to_owned(),
     );
+    if let Some(probe) = &settings.probe {
+        let users: Vec<String> = probe.user.iter().map(value_of).collect();
+        sentences.push(format!(
+            "Before a login is let in the app is asked with `{} {}` who has signed in: {}. What it \
+             says comes before any name in the request{}.",
+            probe.method,
+            probe.path,
+            users.join(", else "),
+            match probe.on_failure {
+                ProbeFailure::Refuse => "; when it cannot be asked, nobody new is let in",
+                ProbeFailure::Pass => ", which counts when it cannot be asked",
+            }
+        ));
+    }
     sentences.push(match settings.session.unattributed {
-        Untracked::Pass => {
+        Unattributed::Pass => {
             "A login that shows no user name is let in, listed as unattributed, and \
                             counted alone."
                 .to_owned()
         }
-        Untracked::Refuse => "A login that shows no user name is refused.".to_owned(),
+        Unattributed::Refuse => "A login that shows no user name is refused.".to_owned(),
     });
     sentences
 }
@@ -263,6 +280,11 @@ fn gaps(settings: &Settings) -> Vec<String> {
             "Session cookies that no known login produced, such as those older than \
                             this deployment, are let through, listed as unattributed, and not \
                             limited."
+                .to_owned()
+        }
+        Untracked::Probe => {
+            "Whose a session is that no known login produced, such as one older than this \
+             deployment, the app is asked; it is counted like the others."
                 .to_owned()
         }
         Untracked::Refuse => {

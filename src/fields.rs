@@ -55,6 +55,17 @@ pub fn is_form(headers: &HeaderMap) -> bool {
     })
 }
 
+/// Whether the body is said to be of a kind that fields can be read from.
+pub fn is_readable(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_TYPE).iter().any(|kind| {
+        let kind = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        let kind = String::from_utf8_lossy(kind.trim_ascii()).to_ascii_lowercase();
+        kind == "multipart/form-data"
+            || kind == "application/x-www-form-urlencoded"
+            || is_json(&kind)
+    })
+}
+
 fn is_json(kind: &str) -> bool {
     kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
 }

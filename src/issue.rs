@@ -7,6 +7,7 @@ use http::header::{HeaderMap, HeaderValue, SET_COOKIE};
 use parking_lot::RwLock;
 
 use crate::credentials::Bare;
+use crate::detect::Issued;
 use crate::keyring::Keyring;
 use crate::rules::RuleSet;
 use crate::session::Timestamp;
@@ -38,6 +39,14 @@ pub struct Changes {
     pub deleted: Vec<String>,
     /// How the cookies set looked.
     pub shapes: Vec<CookieShape>,
+}
+
+impl Changes {
+    /// Tokens in the answer's body are issued like cookies.
+    pub fn add(&mut self, tokens: &[Issued]) {
+        let tokens = tokens.iter().map(|token| Bare::token(token.role, &token.value));
+        self.issued.extend(tokens);
+    }
 }
 
 /// Every cookie of an answer; rules may look at any.
@@ -229,7 +238,12 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
     fn rules() -> RuleSet {
-        let credential = Credential { cookies: vec![Glob::name("sid")], role: Role::Session };
+        let credential = Credential {
+            cookies: vec![Glob::name("sid")],
+            tokens: vec![],
+            role: Role::Session,
+            key: vec![],
+        };
         RuleSet { credentials: vec![credential], ..RuleSet::default() }
     }
 

@@ -58,6 +58,7 @@ pub mod store;
 // Cookies against what is kept, on the way up and on the way down.
 pub mod credentials;
 pub mod issue;
+pub mod probes;
 pub mod steps;
 
 // The edge: sockets, bodies, connections; and the one place that makes our own answers.

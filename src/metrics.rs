@@ -96,6 +96,18 @@ labels! {
     }
 }
 
+labels! {
+    /// What the app said when it was asked who somebody is.
+    ProbeOutcome "outcome" {
+        User "user",
+        Nobody "nobody",
+        /// It could not be reached, was too slow, or said neither.
+        Failed "failed",
+        /// It was not asked: too many questions at once.
+        Limited "limited",
+    }
+}
+
 impl Label for Refusal {
     const NAME: &'static str = "reason";
     const ALL: &'static [Self] = Refusal::ALL;
@@ -219,6 +231,7 @@ pub struct Metrics {
     pub logins: Counters<LoginOutcome>,
     pub sessions_ended: Counters<EndReason>,
     pub app_logouts: Counters<AppLogoutOutcome>,
+    pub probes: Counters<ProbeOutcome>,
     /// Requests with a credential of an ended session.
     pub use_after_end: Counter,
     /// Requests with a credential that no known login produced.
@@ -268,6 +281,11 @@ impl Metrics {
                 &mut all,
                 "app_logouts",
                 "Logouts sent to the app for ended sessions.",
+            ),
+            probes: Counters::register(
+                &mut all,
+                "probes",
+                "Times the app was asked who somebody is.",
             ),
             use_after_end: counter(
                 &mut all,
@@ -363,6 +381,7 @@ mod tests {
         check::<RequestOutcome>();
         check::<LoginOutcome>();
         check::<AppLogoutOutcome>();
+        check::<ProbeOutcome>();
         check::<Refusal>();
         check::<EndReason>();
     }

@@ -4,13 +4,16 @@
 
 mod answer;
 mod app_logout;
+mod login;
+mod own_request;
+mod payload;
+mod probe;
 mod step;
 mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, COOKIE, HOST, HeaderMap, HeaderValue, USER_AGENT};
 use http::request::Parts;
@@ -21,8 +24,8 @@ use crate::audit::{AuditEvent, EventKind};
 use crate::body::{AppBody, Body, RequestBody};
 use crate::client::Caller;
 use crate::clock::Clock;
-use crate::cookies::{self, Scan};
-use crate::credentials::{Bare, Judge, Presented};
+use crate::cookies::{self, Candidate, Scan};
+use crate::credentials::{Bare, Judge, Keys, Presented};
 use crate::detect;
 use crate::enforce::{self, Audience};
 use crate::headers;
@@ -33,6 +36,7 @@ use crate::listener::Service;
 use crate::metrics::{Metrics, RequestOutcome};
 use crate::path;
 use crate::policy::{self, Carry, Kind, Permit, Standing, Verdict};
+use crate::probes::{Adopted, Probes};
 use crate::recorder::Recorder;
 use crate::refusal::{Refusal, Side};
 use crate::registry::{Entry, Registry};
@@ -40,6 +44,8 @@ use crate::session::{Client, EndReason, Ending, Initiator, Mode, SessionId};
 use crate::settings::{OnEnded, Settings};
 use crate::steps::Steps;
 use crate::upstream::Upstream;
+
+use self::payload::Payload;
 
 /// What all workers share.
 pub struct Proxy {
@@ -51,6 +57,7 @@ pub struct Proxy {
     pub clock: Arc<dyn Clock>,
     pub shapes: Shapes,
     pub steps: Steps,
+    pub probes: Probes,
     pub lifecycle: Lifecycle,
     /// Something failed that cannot be mended; the process leaves with an error.
     pub failed: AtomicBool,
@@ -73,6 +80,8 @@ struct Exchange {
     presented: Presented,
     /// The credentials that went to the app.
     sent: Vec<Bare>,
+    /// A probe has just found the session that the request belongs to.
+    adopted: Option<Adopted>,
 }
 
 /// An answer, and what to count it as.
@@ -108,15 +117,25 @@ impl Worker {
         let caller = Caller::identify(peer, request.headers(), &settings.server.trusted_proxies);
         // 2 read the request
         let upgrade = headers::check(&request, &settings.server.limits)?.upgrade;
-        let path = proxy.path(&request)?;
-        let scan = proxy.scan(request.headers())?;
+        let path = proxy.path(request.uri())?;
+        let on_client = upgrade.then(|| hyper::upgrade::on(&mut request));
+        let (mut parts, body) = request.into_parts();
+        let payload = Payload::Streaming(body);
+        let (tokens, mut payload) = proxy.tokens(&parts, &path, payload).await?;
+        let mut scan = proxy.scan(&parts.headers)?;
+        scan.candidates.extend(tokens.iter().map(Candidate::from));
         // 3 look up
         let presented = proxy.judge().presented(&scan.candidates);
-        let user_agent = request.headers().get(USER_AGENT).cloned();
+        let user_agent = parts.headers.get(USER_AGENT).cloned();
         let sent = Vec::new();
-        let mut exchange = Exchange { caller, user_agent, path, audience, presented, sent };
+        let adopted = None;
+        let mut exchange =
+            Exchange { caller, user_agent, path, audience, presented, sent, adopted };
+        if let Some(answered) = self.identify(&mut exchange, &scan.candidates).await? {
+            return Ok(answered);
+        }
         // 4 decide
-        let verdict = proxy.verdict(request.method(), &exchange);
+        let verdict = proxy.verdict(&parts.method, &exchange);
         self.notice(&exchange);
         let permit = match verdict {
             Verdict::Forward(permit, carry) => {
@@ -127,15 +146,17 @@ impl Worker {
             Verdict::Ambiguous => return Ok(proxy.tell_ambiguous(&exchange, peer)),
         };
         // 5 forward
-        let credentials = exchange.sent.iter().map(|bare| (&*bare.name, &*bare.value));
-        let cookie = cookies::join(credentials, &scan.others);
-        let on_client = upgrade.then(|| hyper::upgrade::on(&mut request));
-        let (mut parts, body) = request.into_parts();
-        if detect::may_match(&settings.rules, parts.method.as_str(), &exchange.path) {
-            return self.watch(exchange, permit, parts, body, cookie).await;
+        let cookies = exchange.sent.iter().filter(|bare| bare.is_cookie());
+        let cookies = cookies.map(|bare| (&*bare.name, &*bare.value));
+        let cookie = cookies::join(cookies, &scan.others);
+        payload::take_off(&tokens, &exchange.sent, &mut parts, &mut payload)?;
+        let watched = detect::may_match(&settings.rules, parts.method.as_str(), &exchange.path)
+            || (proxy.may_identify(&exchange) && on_client.is_none());
+        if watched {
+            return self.watch(exchange, permit, parts, payload, cookie).await;
         }
         proxy.prepare(&mut parts, &exchange.caller, cookie.as_deref(), upgrade)?;
-        let body = proxy.client_body(body)?;
+        let body = proxy.client_body(payload)?;
         let response = self.send(permit, Request::from_parts(parts, body)).await?;
         // 6 read the response, 7 record, 8 answer
         match on_client {
@@ -222,10 +243,17 @@ impl Proxy {
             keyring: &self.keyring,
             registry: &self.registry,
             app: &self.settings.app,
+            rules: &self.settings.rules,
             session: &self.settings.session,
             mode: self.settings.switches.mode,
             now: self.clock.now(),
         }
+    }
+
+    /// What credentials are known by.
+    fn keys(&self) -> Keys<'_> {
+        let settings = &self.settings;
+        Keys { keyring: &self.keyring, app: &settings.app, rules: &settings.rules }
     }
 
     fn issuer(&self) -> Issuer<'_> {
@@ -261,8 +289,8 @@ impl Proxy {
     }
 
     /// The canonical path. A watched path in another spelling is refused rather than guessed at.
-    fn path<B>(&self, request: &Request<B>) -> Result<String, Refusal> {
-        let path = path::canonical(request.uri().path());
+    fn path(&self, uri: &Uri) -> Result<String, Refusal> {
+        let path = path::canonical(uri.path());
         if !path.plain && detect::watches(&self.settings.rules, &path.text) {
             return Err(Refusal::PathSpelling);
         }
@@ -291,12 +319,17 @@ impl Proxy {
             .login_url
             .as_deref()
             .is_some_and(|url| url.split(['?', '#']).next() == Some(path));
-        let exempt = !enforcement.exempt_paths.is_empty() && enforcement.exempt_paths.matches(path);
+        let exempt = self.is_exempt(path);
         Kind {
             navigation: audience == Audience::Page,
             safe: matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS),
             open: login_page || exempt || detect::is_login_path(&self.settings.rules, path),
         }
+    }
+
+    fn is_exempt(&self, path: &str) -> bool {
+        let exempt = &self.settings.enforcement.exempt_paths;
+        !exempt.is_empty() && exempt.matches(path)
     }
 
     /// Makes the head that the app gets.
@@ -321,12 +354,6 @@ impl Proxy {
             parts.headers.insert(HOST, host.map_err(|_| Refusal::InternalError)?);
         }
         Ok(())
-    }
-
-    fn client_body(&self, body: Incoming) -> Result<RequestBody, Refusal> {
-        let limits = &self.settings.server.limits;
-        let idle = Duration::from_millis(limits.body_idle_timeout_ms);
-        RequestBody::client(body, limits.body_bytes_max, idle)
     }
 
     fn tell_ended(&self, exchange: &Exchange) -> Answered {

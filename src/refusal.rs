@@ -68,6 +68,8 @@ refusals! {
     LoginAmbiguous "login_ambiguous" BAD_REQUEST Downstream;
     /// The request body broke off or was malformed.
     BodyInvalid "body_invalid" BAD_REQUEST Downstream;
+    /// A bearer token in a body that no live session has, and that may not pass.
+    TokenUnknown "token_unknown" UNAUTHORIZED Downstream;
     /// CONNECT or TRACE.
     MethodRefused "method_refused" METHOD_NOT_ALLOWED Downstream;
     /// The head did not arrive in time.
@@ -88,6 +90,8 @@ refusals! {
     LoginUnattributed "login_unattributed" FORBIDDEN Downstream;
     /// Too many connections, or draining.
     Overloaded "overloaded" SERVICE_UNAVAILABLE Internal;
+    /// The app could not be asked who somebody is, or too much was asked of it.
+    ProbeFailed "probe_failed" SERVICE_UNAVAILABLE Upstream;
     /// The store failed or was too slow.
     StoreFailed "store_failed" SERVICE_UNAVAILABLE Internal;
     /// A panic or another defect of ours.

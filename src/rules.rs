@@ -4,11 +4,13 @@
 pub mod expression;
 pub mod matcher;
 pub mod preset;
+pub mod template;
 
 use std::borrow::Cow;
 
-use expression::{Expression, Place};
+use expression::{Expression, Filter, Place};
 use matcher::{Glob, Methods, Patterns, StatusPatterns};
+use template::Template;
 
 /// Everything recognition needs to know about one app.
 #[derive(Clone, Debug, Default)]
@@ -18,15 +20,21 @@ pub struct RuleSet {
     /// What comes before a login that takes several steps.
     pub steps: Vec<Rule>,
     pub logouts: Vec<Rule>,
+    /// What gives a session new bearer tokens.
+    pub refreshes: Vec<Rule>,
     pub password_changes: Vec<Rule>,
 }
 
-/// A cookie that proves a session (`[[credential]] at = ["cookie:…"]`).
+/// What proves a session on a request (`[[credential]]`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Credential {
     /// Cookie names, as globs.
     pub cookies: Vec<Glob>,
+    /// Where a bearer token stands: headers, queries, forms, JSON.
+    pub tokens: Vec<Expression>,
     pub role: Role,
+    /// How to read what stays the same in a value that changes; empty: the whole value counts.
+    pub key: Vec<Filter>,
 }
 
 /// What a credential is for.
@@ -36,9 +44,28 @@ pub enum Role {
     Session,
     /// A remember-me cookie that logs in by itself.
     Remember,
+    /// What new bearer tokens are got with.
+    Refresh,
 }
 
-/// One `[[login]]`, `[[step]]`, `[[logout]]` or `[[password_change]]`.
+impl Role {
+    /// What tokens of this role are called where cookies go by their names. No cookie's name
+    /// begins so (RFC 6265 §4.1.1).
+    pub fn token_name(self) -> &'static str {
+        match self {
+            Self::Session => ":session",
+            Self::Remember => ":remember",
+            Self::Refresh => ":refresh",
+        }
+    }
+}
+
+/// Whether this is the name of a bearer token, not of a cookie; see [`Role::token_name`].
+pub fn is_token_name(name: &str) -> bool {
+    name.starts_with(':')
+}
+
+/// One `[[login]]`, `[[step]]`, `[[logout]]`, `[[refresh]]` or `[[password_change]]`.
 #[derive(Clone, Debug)]
 pub struct Rule {
     pub request: RequestMatch,
@@ -50,6 +77,8 @@ pub struct Rule {
     /// A success without a credential set counts although a session is live (apps that change the
     /// user behind an unchanged cookie). Logins only.
     pub in_place: bool,
+    /// Where the answer holds bearer tokens, and what they are for. Logins and refreshes only.
+    pub issues: Vec<(Role, Expression)>,
 }
 
 /// What the request looks like; all that are given must hold.
@@ -59,6 +88,8 @@ pub struct RequestMatch {
     pub methods: Methods,
     /// Any of, on the canonical path, in lower case; empty: any path.
     pub path: Patterns,
+    /// Those of the path patterns in which segments have names.
+    pub templates: Vec<Template>,
     /// All of these yield a value.
     pub has: Vec<Expression>,
     /// All of these yield a value that matches.
@@ -114,9 +145,40 @@ impl RuleSet {
             .find(|credential| credential.cookies.iter().any(|name| name.matches(cookie)))
     }
 
+    /// The credential that a cookie or token of this name belongs to.
+    pub fn carried_by(&self, name: &str) -> Option<&Credential> {
+        if !is_token_name(name) {
+            return self.credential(name);
+        }
+        let of_role = |credential: &&Credential| credential.role.token_name() == name;
+        self.credentials.iter().filter(of_role).find(|credential| !credential.tokens.is_empty())
+    }
+
+    /// Whether any credential stands outside cookies.
+    pub fn has_tokens(&self) -> bool {
+        self.credentials.iter().any(|credential| !credential.tokens.is_empty())
+    }
+
+    /// Whether a token may stand in the body of a request to this path. Sessions' tokens are looked
+    /// for on every path, those to refresh with only where a rule says that is done.
+    pub fn needs_body_for_tokens(&self, path: &str) -> bool {
+        let reads =
+            |credential: &&Credential| credential.tokens.iter().any(Expression::reads_request_body);
+        self.credentials.iter().filter(reads).any(|credential| {
+            credential.role != Role::Refresh
+                || self
+                    .refreshes
+                    .iter()
+                    .chain(&self.logouts)
+                    .any(|rule| rule.request.is_about(path))
+        })
+    }
+
     /// Every rule.
     pub fn all(&self) -> impl Iterator<Item = &Rule> {
-        [&self.logins, &self.steps, &self.logouts, &self.password_changes].into_iter().flatten()
+        [&self.logins, &self.steps, &self.logouts, &self.refreshes, &self.password_changes]
+            .into_iter()
+            .flatten()
     }
 
     /// Whether any rule looks into request bodies sent to this method and path. `form`: it is an
@@ -134,8 +196,9 @@ impl Rule {
     /// Whether the answer's body is looked into, to tell success or to find the user.
     pub fn reads_answer_body(&self) -> bool {
         let success = self.success.iter().flat_map(|success| &success.is);
+        let issued = self.issues.iter().map(|(_, expression)| expression);
         let mut all = self.user.iter().chain(success.map(|(expression, _)| expression));
-        all.any(Expression::reads_response_body)
+        all.any(Expression::reads_response_body) || { issued }.any(Expression::reads_response_body)
     }
 
     /// Whether it looks for whom an earlier step named.

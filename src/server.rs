@@ -22,6 +22,7 @@ use crate::keyring::{KeyError, Keyring};
 use crate::lifecycle::Lifecycle;
 use crate::listener::{Edge, Hooks, Workers};
 use crate::metrics::{Levels, Metrics};
+use crate::probes::Probes;
 use crate::proxy::{Proxy, Worker};
 use crate::recorder::{Recorder, RegistryFeed};
 use crate::refusal::Refusal;
@@ -138,6 +139,8 @@ async fn build(
         noted.map_err(|source| StartError::Store { path, source })?;
     }
     let steps = Steps::new(settings.session.step_timeout_ms);
+    let (cache_ms, rate) = settings.probe.as_ref().map_or((0, 0), |p| (p.cache_ms, p.rate));
+    let probes = Probes::new(cache_ms, rate);
     Ok(Arc::new(Proxy {
         settings,
         keyring,
@@ -147,6 +150,7 @@ async fn build(
         clock,
         shapes,
         steps,
+        probes,
         lifecycle,
         failed,
     }))

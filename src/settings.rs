@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::policy::{Limits, Switches};
-use crate::rules::RuleSet;
+use crate::rules::expression::Expression;
 use crate::rules::matcher::Patterns;
+use crate::rules::{RuleSet, SuccessMatch};
 use crate::store::Retention;
 
 /// Everything, for one app.
@@ -22,6 +23,8 @@ pub struct Settings {
     pub rules: RuleSet,
     pub session: SessionSettings,
     pub normalize: Normalize,
+    /// How to ask the app who somebody is.
+    pub probe: Option<Probe>,
     /// Other names of users, to the name they are counted under; both sides normalised.
     pub aliases: HashMap<String, String>,
     pub limits: Limits,
@@ -117,8 +120,47 @@ pub enum Binding {
 pub enum Untracked {
     /// Forwarded, listed as unattributed.
     Pass,
+    /// The app is asked whose it is, and counted is what it says.
+    Probe,
     /// Stripped: the app sees an anonymous request.
     Refuse,
+}
+
+/// What happens to a login without a user name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unattributed {
+    /// Counted alone.
+    Pass,
+    Refuse,
+}
+
+/// `[identity.probe]`: a request of our own that tells whom the app takes a client for.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    pub method: String,
+    /// Path, and perhaps query, on the app.
+    pub path: String,
+    /// Beside those that every request gets; lower case.
+    pub headers: Vec<(String, String)>,
+    /// Where the name is in the answer; the first that yields.
+    pub user: Vec<Expression>,
+    /// What the answer looks like when nobody is signed in.
+    pub anonymous: SuccessMatch,
+    pub timeout_ms: u64,
+    /// How long an answer counts for a credential that belongs to nobody.
+    pub cache_ms: i64,
+    /// Questions per second at most.
+    pub rate: u32,
+    pub on_failure: ProbeFailure,
+}
+
+/// What happens when the app cannot be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeFailure {
+    /// 503: nobody passes uncounted.
+    Refuse,
+    /// As if there were no probe.
+    Pass,
 }
 
 /// `[session]`. The timeouts are part of each [`Limits`] entry.
@@ -126,8 +168,7 @@ pub enum Untracked {
 pub struct SessionSettings {
     pub binding: Binding,
     pub untracked: Untracked,
-    /// Logins without a user name: counted alone (`Pass`) or refused.
-    pub unattributed: Untracked,
+    pub unattributed: Unattributed,
     /// Requests to these paths are not activity.
     pub idle_ignore_paths: Patterns,
     pub rotation_grace_ms: i64,

@@ -4,11 +4,14 @@
 mod enforcement;
 mod operation;
 mod policy;
+mod probe;
 mod recognition;
 mod server;
 
 use std::path::Path;
 
+use crate::rules::RuleSet;
+use crate::rules::expression::{Expression, Place as Source};
 use crate::settings::Settings;
 
 use super::diagnostic::Problems;
@@ -32,7 +35,8 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
     let (app, preset) = app(&mut root);
     let rules = recognition::rules(&mut root, context);
     let identity = policy::identity(&mut root);
-    let (session, timeouts) = policy::session(&mut root);
+    probe_named(&mut root, &rules, identity.probe.is_some());
+    let (session, timeouts) = policy::session(&mut root, identity.probe.is_some());
     let (limits, switches) = policy::limit(&mut root, &identity, &timeouts);
     let (enforcement, mode) = enforcement::enforcement(&mut root);
     let retention = operation::history(&mut root);
@@ -40,7 +44,6 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
     let admin = operation::admin(&mut root, context, &server.listen);
     let log = operation::log(&mut root);
     root.later(&[
-        ("refresh", "session cookies; bearer tokens come with a later version"),
         ("notify", "the audit events in the log; webhooks come with a later version"),
         ("self_service", "the admin API; pages for users come with a later version"),
     ]);
@@ -54,12 +57,26 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
         session: session.into_settings(retention),
         normalize: identity.normalize,
         aliases: identity.aliases,
+        probe: identity.probe,
         limits,
         switches: switches.with(mode),
         enforcement,
         store,
         admin,
         log,
+    }
+}
+
+/// `probe:` yields nothing without `[identity.probe]`.
+fn probe_named(root: &mut Table<'_>, rules: &RuleSet, has_probe: bool) {
+    let asks = |expression: &Expression| expression.place == Source::Probe;
+    if !has_probe && rules.all().any(|rule| rule.user.iter().any(asks)) {
+        let what = "is missing: `probe:` is whom the app names when asked";
+        root.missing(
+            "identity.probe",
+            what,
+            "[identity.probe] with `path`, `user` and `anonymous`",
+        );
     }
 }
 

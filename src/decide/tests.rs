@@ -53,6 +53,7 @@ fn by(user: &str, previous: Option<u8>) -> Login {
         bearer: vec![pair(1)],
         fenced: vec![pair(2)],
         before: vec![pair(3)],
+        superseded: vec![],
         previous: previous.map(|id| SessionId([id; 16])),
     }
 }

@@ -6,7 +6,7 @@ use super::{Intent, LoginIntent, filtered, header};
 use crate::inspect::AnswerText;
 use crate::rules::expression::{Expression, Place};
 use crate::rules::matcher::Patterns;
-use crate::rules::{Negatable, Rule, RuleSet, SuccessMatch};
+use crate::rules::{Negatable, Role, Rule, RuleSet, SuccessMatch};
 use crate::set_cookie::{self, SetCookie};
 
 /// What rules can see of an answer.
@@ -50,13 +50,25 @@ pub enum Outcome {
     LoggedIn {
         user: Option<String>,
         in_place: bool,
+        tokens: Vec<Issued>,
     },
     /// A login was begun, but is not done. `user` as found.
     Stepped {
         user: Option<String>,
     },
+    /// The session got new bearer tokens.
+    Refreshed {
+        tokens: Vec<Issued>,
+    },
     PasswordChanged,
     LoggedOut,
+}
+
+/// A bearer token in an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    pub role: Role,
+    pub value: String,
 }
 
 /// Whether the body has to be read to tell the outcome: the rest of the answer leaves open whether
@@ -80,11 +92,13 @@ pub fn wants_body(rules: &RuleSet, intent: &Intent, facts: AnswerFacts<'_>) -> b
         let mut open = rules.filter(|rule| rule.reads_answer_body());
         open.any(|rule| other_succeeded(rule, facts, Look::Past))
     };
-    open(&rules.password_changes, &intent.password_changes) || open(&rules.logouts, &intent.logouts)
+    open(&rules.refreshes, &intent.refreshes)
+        || open(&rules.password_changes, &intent.password_changes)
+        || open(&rules.logouts, &intent.logouts)
 }
 
 /// What the answer to a watched request is: the first rule of a kind whose request and success both
-/// hold; a login before a step before a password change before a logout.
+/// hold; a login before a step before a refresh before a password change before a logout.
 pub fn outcome(rules: &RuleSet, intent: &Intent, facts: AnswerFacts<'_>) -> Outcome {
     for login in &intent.logins {
         let rule = &rules.logins[login.rule];
@@ -92,6 +106,7 @@ pub fn outcome(rules: &RuleSet, intent: &Intent, facts: AnswerFacts<'_>) -> Outc
             return Outcome::LoggedIn {
                 user: user_of(rule, login, facts),
                 in_place: rule.in_place,
+                tokens: issued(rule, facts),
             };
         }
     }
@@ -100,6 +115,10 @@ pub fn outcome(rules: &RuleSet, intent: &Intent, facts: AnswerFacts<'_>) -> Outc
         if other_succeeded(rule, facts, Look::Into) {
             return Outcome::Stepped { user: user_of(rule, step, facts) };
         }
+    }
+    let mut refreshes = intent.refreshes.iter().map(|at| &rules.refreshes[*at]);
+    if let Some(rule) = refreshes.find(|rule| other_succeeded(rule, facts, Look::Into)) {
+        return Outcome::Refreshed { tokens: issued(rule, facts) };
     }
     let succeeded = |rules: &[Rule], indices: &[usize]| {
         indices.iter().any(|at| other_succeeded(&rules[*at], facts, Look::Into))
@@ -133,19 +152,20 @@ fn login_succeeded(
     look: Look,
 ) -> bool {
     match &rule.success {
-        Some(success) => success_matches(success, facts, look),
-        None => login_by_default(rules, &intent.path, facts),
+        Some(success) => matches(success, facts, look),
+        None => login_by_default(rules, rule, &intent.path, facts, look),
     }
 }
 
 fn other_succeeded(rule: &Rule, facts: AnswerFacts<'_>, look: Look) -> bool {
     match &rule.success {
-        Some(success) => success_matches(success, facts, look),
+        Some(success) => matches(success, facts, look),
         None => (200..400).contains(&facts.status),
     }
 }
 
 fn user_of(rule: &Rule, login: &LoginIntent, facts: AnswerFacts<'_>) -> Option<String> {
+    // `probe:` yields nothing here: nobody has asked yet.
     rule.user.iter().zip(&login.user).find_map(|(expression, from_request)| {
         if expression.is_response() {
             answer_value(expression, facts)
@@ -155,7 +175,12 @@ fn user_of(rule: &Rule, login: &LoginIntent, facts: AnswerFacts<'_>) -> Option<S
     })
 }
 
-fn success_matches(wanted: &SuccessMatch, facts: AnswerFacts<'_>, look: Look) -> bool {
+/// Whether an answer is as described.
+pub fn success_matches(wanted: &SuccessMatch, facts: AnswerFacts<'_>) -> bool {
+    matches(wanted, facts, Look::Into)
+}
+
+fn matches(wanted: &SuccessMatch, facts: AnswerFacts<'_>, look: Look) -> bool {
     let location = header(facts.headers, "location");
     wanted.status.matches(facts.status)
         && (wanted.location.is_empty() || wanted.location.matches_option(location.as_deref()))
@@ -188,10 +213,29 @@ fn all_hold(wanted: &[Negatable], facts: AnswerFacts<'_>, deletes: bool) -> bool
     })
 }
 
+/// The bearer tokens that the answer holds where the rule says they stand.
+fn issued(rule: &Rule, facts: AnswerFacts<'_>) -> Vec<Issued> {
+    let found = |(role, expression): &(Role, Expression)| {
+        Some(Issued { role: *role, value: answer_value(expression, facts)? })
+    };
+    rule.issues.iter().filter_map(found).collect()
+}
+
 /// 2xx or 3xx, a credential set, and a Location that is not the login path.
-fn login_by_default(rules: &RuleSet, path: &str, facts: AnswerFacts<'_>) -> bool {
+fn login_by_default(
+    rules: &RuleSet,
+    rule: &Rule,
+    path: &str,
+    facts: AnswerFacts<'_>,
+    look: Look,
+) -> bool {
+    let issues = || match look {
+        Look::Into => !issued(rule, facts).is_empty(),
+        Look::Past => !rule.issues.is_empty(),
+    };
     let sets_credential = set_cookie::effective(facts.cookies)
-        .any(|cookie| !cookie.deletes && rules.credential(cookie.name).is_some());
+        .any(|cookie| !cookie.deletes && rules.credential(cookie.name).is_some())
+        || issues();
     let back_to_login =
         header(facts.headers, "location").is_some_and(|location| leads_to(&location, path));
     (200..400).contains(&facts.status) && sets_credential && !back_to_login
@@ -213,7 +257,8 @@ fn leads_to(location: &str, path: &str) -> bool {
     }
 }
 
-fn answer_value(expression: &Expression, facts: AnswerFacts<'_>) -> Option<String> {
+/// The value of an expression about the answer; an empty value is none.
+pub fn answer_value(expression: &Expression, facts: AnswerFacts<'_>) -> Option<String> {
     let value = match &expression.place {
         Place::Set(name) => set_cookie::effective(facts.cookies)
             .find(|cookie| !cookie.deletes && name.matches(cookie.name))
@@ -227,7 +272,10 @@ fn answer_value(expression: &Expression, facts: AnswerFacts<'_>) -> Option<Strin
         | Place::Query(_)
         | Place::Header(_)
         | Place::Cookie(_)
+        | Place::Path(_)
         | Place::Step
+        | Place::Probe
+        | Place::Basic
         | Place::BasicUser => None,
     };
     filtered(expression, value)

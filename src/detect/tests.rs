@@ -16,6 +16,7 @@ fn rule(path: &str, success: Option<SuccessMatch>) -> Rule {
         success,
         user: vec![Expression::parse("form:username").unwrap()],
         in_place: false,
+        issues: Vec::new(),
     }
 }
 
@@ -29,9 +30,15 @@ fn status_and_sets(status: &str, sets: &str) -> Option<SuccessMatch> {
 fn rules() -> RuleSet {
     let clears = vec![Negatable { negated: false, name: Glob::name("sid") }];
     RuleSet {
-        credentials: vec![Credential { cookies: vec![Glob::name("sid")], role: Role::Session }],
+        credentials: vec![Credential {
+            cookies: vec![Glob::name("sid")],
+            tokens: vec![],
+            role: Role::Session,
+            key: vec![],
+        }],
         logins: vec![rule("/login/", status_and_sets("302", "sid")), rule("/default", None)],
         steps: Vec::new(),
+        refreshes: Vec::new(),
         logouts: vec![rule("/logout/", Some(SuccessMatch { clears, ..SuccessMatch::default() }))],
         password_changes: vec![rule("/password/", status_and_sets("302", "sid"))],
     }
@@ -67,7 +74,7 @@ fn run(method: &str, path: &str, form: &str, status: u16, answer: &[(&str, &str)
 }
 
 fn logged_in(user: &str) -> Outcome {
-    Outcome::LoggedIn { user: Some(user.to_owned()), in_place: false }
+    Outcome::LoggedIn { user: Some(user.to_owned()), in_place: false, tokens: Vec::new() }
 }
 
 #[test]
@@ -97,7 +104,7 @@ fn a_slash_at_the_end_makes_no_difference() {
 #[test]
 fn a_login_without_a_name_is_still_a_login() {
     let set = ("set-cookie", "sid=1");
-    let nameless = Outcome::LoggedIn { user: None, in_place: false };
+    let nameless = Outcome::LoggedIn { user: None, in_place: false, tokens: Vec::new() };
     assert_eq!(run("POST", "/login/", "other=x", 302, &[set]), nameless);
     assert_eq!(run("POST", "/login/", "username=", 302, &[set]), nameless);
 }
@@ -166,9 +173,21 @@ fn the_name_of_http_basic_is_what_stands_before_the_first_colon() {
     for (line, user) in table {
         let mut headers = HeaderMap::new();
         headers.append("authorization", line.parse().unwrap());
-        assert_eq!(basic_user(&headers).unwrap().as_deref(), user, "{line}");
+        let find = |headers: &HeaderMap| {
+            let fields = Fields::Opaque;
+            let facts = RequestFacts {
+                method: "GET",
+                path: "/",
+                query: None,
+                headers,
+                fields: &fields,
+                step: None,
+            };
+            request_value(&Expression::parse("basic:user").unwrap(), facts)
+        };
+        assert_eq!(find(&headers).unwrap().as_deref(), user, "{line}");
         headers.append("authorization", line.parse().unwrap());
-        assert_eq!(basic_user(&headers), Err(Refusal::LoginAmbiguous));
+        assert_eq!(find(&headers), Err(Refusal::LoginAmbiguous));
     }
 }
 

@@ -109,7 +109,10 @@ pub(super) fn value_of(expression: &Expression) -> String {
             format!("what the group of `{}` finds in the answer", regex.as_str())
         }
         Place::Step => "the user named in an earlier step".to_owned(),
+        Place::Path(name) => format!("the segment `{name}` of the path"),
+        Place::Basic => "HTTP Basic".to_owned(),
         Place::BasicUser => "the user name of HTTP Basic".to_owned(),
+        Place::Probe => "what the app says when asked who it is".to_owned(),
     };
     let read: Vec<String> = expression.filters.iter().filter_map(filter).collect();
     if read.is_empty() { place } else { format!("{place} ({})", read.join(", ")) }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Answered, Exchange, Proxy, Worker};
 use crate::body::{AppBody, Body};
-use crate::credentials::{self, Bare};
+use crate::credentials::Bare;
 use crate::decide::Rotation;
 use crate::enforce::Audience;
 use crate::headers;
@@ -38,7 +38,11 @@ impl Worker {
             return Err(Refusal::UpstreamInvalid);
         }
         headers::to_downstream(response.headers_mut());
-        if response.headers().contains_key(SET_COOKIE) {
+        let adopted = exchange.adopted.as_ref();
+        if let Some(adopted) = adopted {
+            precede(response.headers_mut(), &adopted.set_cookies);
+        }
+        if adopted.is_some() || response.headers().contains_key(SET_COOKIE) {
             self.proxy.settle(&exchange, response.headers_mut()).await?;
         }
         Ok(self.proxy.finish(&exchange, response, self.proxy.cut(&exchange)))
@@ -93,6 +97,15 @@ impl Worker {
     }
 }
 
+/// Puts Set-Cookie lines before those that are there already, which then count.
+fn precede(headers: &mut HeaderMap, lines: &[HeaderValue]) {
+    let later: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().cloned().collect();
+    headers.remove(SET_COOKIE);
+    for line in lines.iter().cloned().chain(later) {
+        headers.append(SET_COOKIE, line);
+    }
+}
+
 impl Proxy {
     /// What ends the answer's body or tunnel early: the end of its session.
     pub(super) fn cut(&self, exchange: &Exchange) -> Option<CancellationToken> {
@@ -120,14 +133,14 @@ impl Proxy {
     /// session of its request.
     async fn settle(&self, exchange: &Exchange, headers: &mut HeaderMap) -> Result<(), Refusal> {
         let cookies = issue::read(headers, &self.settings.rules, self.clock.now());
-        if cookies.is_empty() {
+        if cookies.is_empty() && exchange.adopted.is_none() {
             return Ok(());
         }
         let changes = issue::changes(&cookies);
         self.learn(&changes);
         let live = exchange.presented.entry.as_ref();
         let live = live.filter(|_| exchange.presented.standing == Standing::Live);
-        let label = self.label(exchange, live)?;
+        let label = self.label(exchange, live).await?;
         if let Some(entry) = live.filter(|_| label != Label::Strip) {
             if self.took_back(exchange, &changes) {
                 // The browser forgets the session, so nobody can use it any more.
@@ -139,6 +152,12 @@ impl Proxy {
             }
         }
         let unstamped = self.issuer().relabel(headers, label);
+        if let (Some(_), Label::Stamp(lineage)) = (&exchange.adopted, label) {
+            let kept = exchange.kept(&changes);
+            for bare in kept.iter().filter(|bare| bare.is_cookie()) {
+                self.issuer().reissue(headers, bare, lineage, &self.shapes);
+            }
+        }
         if let Some(entry) = live.filter(|_| !unstamped.is_empty()) {
             self.bind_unstamped(entry.id, &unstamped).await?;
         }
@@ -147,7 +166,11 @@ impl Proxy {
 
     /// How the cookies of this answer are labelled. Looks again at the lineage: a login or an end
     /// may have come between, and its cookies must not be overwritten by late ones.
-    fn label(&self, exchange: &Exchange, live: Option<&Arc<Entry>>) -> Result<Label, Refusal> {
+    async fn label(
+        &self,
+        exchange: &Exchange,
+        live: Option<&Arc<Entry>>,
+    ) -> Result<Label, Refusal> {
         let late = |lineage: Lineage| {
             let found = self.registry.lookup(lineage.key());
             found.is_some_and(|found| found.key_use != KeyUse::Bearer)
@@ -161,9 +184,20 @@ impl Proxy {
         if self.settings.session.binding == Binding::Value {
             return Ok(Label::Keep);
         }
-        let lineage = match lineage {
-            Some(lineage) => lineage,
-            None => Lineage::anonymous().map_err(|_| Refusal::InternalError)?,
+        let internal = |_| Refusal::InternalError;
+        let lineage = match (lineage, live) {
+            (Some(lineage), _) => lineage,
+            (None, None) => Lineage::anonymous().map_err(internal)?,
+            // The session is known by a value without a stamp; what follows gets one.
+            (None, Some(entry)) => {
+                let lineage = Lineage::authenticated().map_err(internal)?;
+                let bearer = vec![(lineage.key(), lineage.key())];
+                let (superseded, fenced) = (Vec::new(), Vec::new());
+                let now = self.clock.now();
+                let rotation = Rotation { now, bearer, superseded, fenced };
+                self.record_rotation(entry.id, rotation).await?;
+                lineage
+            }
         };
         Ok(Label::Stamp(lineage))
     }
@@ -186,7 +220,7 @@ impl Proxy {
         issued: &[Bare],
     ) -> Result<(), Refusal> {
         let now = self.clock.now();
-        let keys = |bare: &Bare| credentials::value_keys(&self.keyring, &self.settings.app, bare);
+        let keys = |bare: &Bare| self.keys().of_bare(bare);
         let fresh = issued.iter().filter(|bare| !exchange.sent.contains(bare));
         if self.settings.session.binding == Binding::Signed {
             for (key, exact) in fresh.map(keys) {
@@ -218,7 +252,7 @@ impl Proxy {
             %session,
             "a credential cookie is too large for a stamp and is known by its value"
         );
-        let keys = |bare| credentials::value_keys(&self.keyring, &self.settings.app, bare);
+        let keys = |bare| self.keys().of_bare(bare);
         let rotation = Rotation {
             now: self.clock.now(),
             bearer: unstamped.iter().map(keys).collect(),
@@ -228,7 +262,11 @@ impl Proxy {
         self.record_rotation(session, rotation).await
     }
 
-    async fn record_rotation(&self, id: SessionId, rotation: Rotation) -> Result<(), Refusal> {
+    pub(super) async fn record_rotation(
+        &self,
+        id: SessionId,
+        rotation: Rotation,
+    ) -> Result<(), Refusal> {
         self.recorder.rotate(id, rotation).await.map(drop).map_err(|error| {
             tracing::error!(%error, "a rotated credential could not be recorded");
             Refusal::StoreFailed

@@ -4,20 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, REFERER};
-use http::{Method, Request, StatusCode};
+use http::StatusCode;
+use http::header::{HeaderMap, HeaderName, HeaderValue, ORIGIN, REFERER};
 
+use super::own_request::OwnRequest;
 use super::{Exchange, Worker, app_session_is_gone};
-use crate::body::{Body, RequestBody};
+use crate::body::Body;
 use crate::client::Caller;
-use crate::cookies;
-use crate::credentials::{self, Bare};
+use crate::credentials::Bare;
 use crate::keyring;
 use crate::metrics::AppLogoutOutcome;
-use crate::policy::Permit;
 use crate::refusal::Refusal;
 use crate::registry::Entry;
+use crate::rules::Role;
 use crate::session::{KeyUse, Mode};
 use crate::settings::AppLogout;
 
@@ -42,8 +41,7 @@ impl Worker {
     /// Some apps give two devices the same value: logging out one would log out both.
     fn shared_with_a_live_session(&self, dead: &[Bare]) -> bool {
         dead.iter().any(|bare| {
-            let (key, _) =
-                credentials::value_keys(&self.proxy.keyring, &self.proxy.settings.app, bare);
+            let (key, _) = self.proxy.keys().of_bare(bare);
             self.proxy.registry.lookup(key).is_some_and(|found| {
                 found.entry.ending().is_none() && found.key_use != KeyUse::Superseded
             })
@@ -55,6 +53,15 @@ impl Worker {
         let Some(template) = self.proxy.settings.enforcement.app_logout.clone() else {
             return;
         };
+        // A remember-me cookie may be good for one use only: to present it again is to steal it.
+        let of_session = |bare: &Bare| {
+            let carried = self.proxy.settings.rules.carried_by(&bare.name);
+            carried.is_some_and(|credential| credential.role == Role::Session)
+        };
+        let credentials: Vec<Bare> = credentials.into_iter().filter(of_session).collect();
+        if credentials.is_empty() {
+            return;
+        }
         let worker = self.clone();
         self.proxy.lifecycle.spawn(async move {
             let outcome = match worker.send_logout(&template, &caller, &credentials).await {
@@ -80,24 +87,12 @@ impl Worker {
         caller: &Caller,
         credentials: &[Bare],
     ) -> Result<StatusCode, Refusal> {
-        let mut request = Request::builder()
-            .method(
-                Method::from_bytes(template.method.as_bytes())
-                    .map_err(|_| Refusal::InternalError)?,
-            )
-            .uri(&*template.path)
-            .body(RequestBody::Full(Bytes::new()))
-            .map_err(|_| Refusal::InternalError)?
-            .into_parts();
         let value = |text: &str| HeaderValue::from_str(text).map_err(|_| Refusal::InternalError);
-        let headers = &mut request.0.headers;
+        let mut headers = HeaderMap::new();
         let origin = format!("{}://{}", caller.scheme, caller.host);
-        headers.insert(HOST, value(&caller.host)?);
         headers.insert(REFERER, value(&format!("{origin}{}", template.path))?);
         headers.insert(ORIGIN, value(&origin)?);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-        let mut cookies: Vec<(&str, &[u8])> =
-            credentials.iter().map(|bare| (&*bare.name, &*bare.value)).collect();
+        let mut cookies: Vec<(&str, &[u8])> = Vec::new();
         // Django takes 32 letters and digits as cookie and header alike.
         let token = keyring::hex(&keyring::random::<16>().map_err(|_| Refusal::InternalError)?);
         if let Some(csrf) = &template.csrf {
@@ -105,10 +100,9 @@ impl Worker {
             headers.insert(name.map_err(|_| Refusal::InternalError)?, value(&token)?);
             cookies.push((&csrf.cookie, token.as_bytes()));
         }
-        let line = cookies::join(cookies.into_iter(), &[]);
-        let (mut parts, body) = (request.0, request.1);
-        self.proxy.prepare(&mut parts, caller, line.as_deref(), false)?;
-        let response = self.send(Permit::own(), Request::from_parts(parts, body)).await?;
+        let (method, target) = (&*template.method, &*template.path);
+        let own = OwnRequest { method, target, headers, cookies, credentials };
+        let response = self.send_own(caller, own).await?;
         let status = response.status();
         let idle = Duration::from_millis(self.proxy.settings.upstream.body_idle_timeout_ms);
         drain(Body::upstream(response.into_body(), idle, None, None)).await;

@@ -5,7 +5,7 @@ use http::Response;
 
 use super::{Exchange, Proxy, Worker};
 use crate::body::{AppBody, Body};
-use crate::credentials::{self, Bare};
+use crate::credentials::Bare;
 use crate::issue::Changes;
 use crate::policy::Standing;
 use crate::refusal::Refusal;
@@ -89,7 +89,7 @@ impl Proxy {
                 && stamp::fits(bare.name.len() + 1 + bare.value.len());
             session && !stamped
         });
-        let key = |bare| credentials::value_keys(&self.keyring, &settings.app, bare).0;
+        let key = |bare| self.keys().of_bare(bare).0;
         lineage.map(Lineage::key).into_iter().chain(bare.map(key)).collect()
     }
 }

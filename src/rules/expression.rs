@@ -33,8 +33,14 @@ pub enum Place {
     ResponseJson(String),
     /// The first group of a regular expression in the response body.
     ResponseText(Regex),
+    /// A named segment of the path: `{name}` in the rule's path pattern.
+    Path(String),
     /// The user name of HTTP Basic.
     BasicUser,
+    /// Name and password of HTTP Basic, as sent.
+    Basic,
+    /// Whom the app takes the client for when asked.
+    Probe,
     /// Whom an earlier step of the login named.
     Step,
 }
@@ -102,8 +108,8 @@ impl PartialEq for Regex {
 const INFLATED_MAX: usize = 64 * 1024;
 
 /// Every place that can be written, for messages.
-pub const PLACES: &str = "form:, json:, query:, header:, cookie:, basic:user, step:, set:, \
-    rheader:, location:, rjson:, rbody:";
+pub const PLACES: &str = "form:, json:, query:, header:, cookie:, path:, basic:user, step:, \
+    probe:, set:, rheader:, location:, rjson:, rbody:";
 /// Every filter that can be written, for messages.
 pub const FILTERS: &str =
     "urldecode, b64, inflate, json(/ptr), split(c,n), prefix(n), jwt(claim), bearer, lower, trim";
@@ -114,6 +120,12 @@ impl Expression {
         let (place, filters) = split_filters(written);
         let filters = filters.into_iter().map(parse_filter).collect::<Result<_, _>>()?;
         Ok(Self { place: parse_place(place.trim())?, filters })
+    }
+
+    /// Filters alone, as in `urldecode | split('|',2)`.
+    pub fn parse_filters(written: &str) -> Result<Vec<Filter>, String> {
+        let (first, others) = split_filters(written);
+        std::iter::once(first).chain(others).map(parse_filter).collect()
     }
 
     /// Whether the request's body has to be read for it.
@@ -143,9 +155,10 @@ fn parse_place(written: &str) -> Result<Place, String> {
         .split_once(':')
         .ok_or_else(|| format!("`place:selector`, the place one of {PLACES}"))?;
     let selector = selector.trim();
-    if selector.is_empty() != matches!(place, "location" | "step") {
+    let alone = matches!(place, "location" | "step" | "probe");
+    if selector.is_empty() != alone && place != "basic" {
         return Err(match place {
-            "location" | "step" => format!("`{place}:` with nothing after the colon"),
+            _ if alone => format!("`{place}:` with nothing after the colon"),
             place => format!("a name after `{place}:`"),
         });
     }
@@ -158,6 +171,8 @@ fn parse_place(written: &str) -> Result<Place, String> {
             return Err(format!("{like} `{place}:/username`"));
         }
         "rbody" => Place::ResponseText(Regex::new(selector)?),
+        "path" => Place::Path(selector.to_owned()),
+        "basic" if selector.is_empty() => Place::Basic,
         "basic" if selector == "user" => Place::BasicUser,
         "basic" => return Err("`basic:user`, the user name of HTTP Basic".to_owned()),
         "query" => Place::Query(selector.to_owned()),
@@ -167,6 +182,7 @@ fn parse_place(written: &str) -> Result<Place, String> {
         "rheader" => Place::ResponseHeader(selector.to_ascii_lowercase()),
         "location" => Place::Location,
         "step" => Place::Step,
+        "probe" => Place::Probe,
         _ => return Err(format!("one of the places {PLACES}")),
     })
 }
@@ -244,7 +260,8 @@ impl Filter {
             Self::Split(separator, index) => value.split(*separator).nth(*index).map(str::to_owned),
             Self::Prefix(count) => Some(value.chars().take(*count).collect()),
             Self::Bearer => {
-                let (scheme, token) = value.split_once(' ')?;
+                // Servers split at any run of blanks, so a tab must not hide a token.
+                let (scheme, token) = value.split_once(|c: char| c.is_ascii_whitespace())?;
                 scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
             }
             Self::Lower => Some(value.to_lowercase()),

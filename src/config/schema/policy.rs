@@ -8,7 +8,7 @@ use crate::identity;
 use crate::policy::{EvictOrder, Limit, Limits, OnLimit, OnPasswordChange, Switches};
 use crate::rules::matcher::Glob;
 use crate::session::Mode;
-use crate::settings::{Binding, Normalize, SessionSettings, Untracked};
+use crate::settings::{Binding, Normalize, Probe, SessionSettings, Unattributed, Untracked};
 use crate::store::Retention;
 
 use super::super::diagnostic::Place;
@@ -27,6 +27,7 @@ const LIFE: Range = SECOND..=3_650 * DAY;
 pub(super) struct Identity {
     pub(super) normalize: Normalize,
     pub(super) aliases: HashMap<String, String>,
+    pub(super) probe: Option<Probe>,
 }
 
 pub(super) fn identity(root: &mut Table<'_>) -> Identity {
@@ -47,12 +48,10 @@ pub(super) fn identity(root: &mut Table<'_>) -> Identity {
         }
     }
     let aliases = aliases(&mut table, normalize);
-    table.later(&[
-        ("probe", "`user` in [[login]]; asking the app comes with a later version"),
-        ("groups", "[[limit.override]] with user names"),
-    ]);
+    let probe = super::probe::probe(&mut table);
+    table.later(&[("groups", "[[limit.override]] with user names")]);
     table.finish();
-    Identity { normalize, aliases }
+    Identity { normalize, aliases, probe }
 }
 
 fn aliases(table: &mut Table<'_>, normalize: Normalize) -> HashMap<String, String> {
@@ -88,6 +87,23 @@ fn aliases(table: &mut Table<'_>, normalize: Normalize) -> HashMap<String, Strin
     aliases
 }
 
+/// With a probe the default is to use it.
+fn untracked(table: &mut Table<'_>, has_probe: bool) -> Untracked {
+    let words =
+        [("pass", Untracked::Pass), ("probe", Untracked::Probe), ("refuse", Untracked::Refuse)];
+    let default = if has_probe { Untracked::Probe } else { Untracked::Pass };
+    match table.choice_if_any("untracked", &words, &[]) {
+        Some(At { value: Untracked::Probe, at }) if !has_probe => {
+            let allowed =
+                "[identity.probe] with `path`, `user` and `anonymous`, or \"pass\" or \"refuse\"";
+            table.wrong("untracked", &at, "= \"probe\" needs a probe: whom to ask?", allowed);
+            default
+        }
+        Some(At { value, .. }) => value,
+        None => default,
+    }
+}
+
 /// `[session]` but for what `[history]` says.
 pub(super) struct Session(SessionSettings);
 
@@ -103,14 +119,14 @@ pub(super) struct Timeouts {
     absolute: Option<At<Option<u64>>>,
 }
 
-pub(super) fn session(root: &mut Table<'_>) -> (Session, Timeouts) {
+pub(super) fn session(root: &mut Table<'_>, has_probe: bool) -> (Session, Timeouts) {
     let mut table = root.table("session");
-    let untracked = [("pass", Untracked::Pass), ("refuse", Untracked::Refuse)];
+    let unattributed = [("pass", Unattributed::Pass), ("refuse", Unattributed::Refuse)];
     let bindings = [("signed", Binding::Signed), ("value", Binding::Value)];
     let settings = SessionSettings {
         binding: table.choice("binding", Binding::Signed, &bindings, &[]),
-        untracked: table.choice("untracked", Untracked::Pass, &untracked, &["probe"]),
-        unattributed: table.choice("unattributed", Untracked::Refuse, &untracked, &[]),
+        untracked: untracked(&mut table, has_probe),
+        unattributed: table.choice("unattributed", Unattributed::Refuse, &unattributed, &[]),
         idle_ignore_paths: paths(&mut table, "idle_ignore_paths"),
         rotation_grace_ms: to_i64(table.duration("rotation_grace", 10 * SECOND, 0..=10 * MINUTE)),
         step_timeout_ms: to_i64(table.duration("step_timeout", 10 * MINUTE, 100..=DAY)),

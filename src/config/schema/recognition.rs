@@ -1,12 +1,17 @@
-//! `[[credential]]`, `[[login]]`, `[[logout]]` and `[[password_change]]` as written → the rule set.
-//! The rule language itself is in `rules::matcher` and `rules::expression`.
+//! `[[login]]`, `[[step]]`, `[[logout]]`, `[[refresh]]` and `[[password_change]]` as written → the rule
+//! set. The rule language itself is in `rules::matcher` and `rules::expression`.
 
+mod credentials;
 mod expressions;
 
+use crate::rules::expression::{Expression, Place as Source};
 use crate::rules::matcher::{Glob, Methods, Patterns, StatusPatterns};
+use crate::rules::template::Template;
 use crate::rules::{Credential, Negatable, RequestMatch, Role, Rule, RuleSet, SuccessMatch};
 
-use self::expressions::{Side, conditions, expressions};
+use self::credentials::credentials;
+use self::expressions::conditions;
+pub(super) use self::expressions::{Side, expressions};
 use super::super::reader::{At, Table};
 use super::super::tree::Value;
 use super::super::wording::alternatives;
@@ -17,6 +22,7 @@ use super::Context;
 enum Kind {
     Login,
     Step,
+    Refresh,
     Other,
 }
 
@@ -25,7 +31,7 @@ pub(super) fn rules(root: &mut Table<'_>, context: &Context<'_>) -> RuleSet {
     let stated = (root.has_some("credential"), root.has_some("login"));
     let credentials: Vec<Credential> = credentials(root);
     if !stated.0 && context.preset_known {
-        let what = "is missing: which cookie proves a session?";
+        let what = "is missing: which cookie or token proves a session?";
         root.missing("credential", what, "[[credential]] at = \"cookie:NAME\", or [app] preset");
     }
     if !stated.1 && context.preset_known {
@@ -36,6 +42,7 @@ pub(super) fn rules(root: &mut Table<'_>, context: &Context<'_>) -> RuleSet {
         logins: rules_of(root, "login", Kind::Login, &credentials),
         steps: rules_of(root, "step", Kind::Step, &credentials),
         logouts: rules_of(root, "logout", Kind::Other, &credentials),
+        refreshes: rules_of(root, "refresh", Kind::Refresh, &credentials),
         password_changes: rules_of(root, "password_change", Kind::Other, &credentials),
         credentials,
     };
@@ -44,63 +51,6 @@ pub(super) fn rules(root: &mut Table<'_>, context: &Context<'_>) -> RuleSet {
         root.missing("step", what, "[[step]] with `request`, `success` and `user`");
     }
     rules
-}
-
-fn credentials(root: &mut Table<'_>) -> Vec<Credential> {
-    let mut credentials: Vec<Credential> = Vec::new();
-    let mut roles = Vec::new();
-    let tables = root.tables("credential");
-    let first = tables.first().map(|table| table.at.clone());
-    for mut table in tables {
-        let words = [("session", Role::Session), ("remember", Role::Remember)];
-        let stated = table.has("role");
-        let role = table.choice_if_any("role", &words, &["refresh"]).map(|at| at.value);
-        roles.push(if stated { role } else { Some(Role::Session) });
-        let cookies = cookies(&mut table, &credentials);
-        table.later(&[("key", "leave it out: the cookie's whole value is the key")]);
-        table.finish();
-        credentials.push(Credential { cookies, role: role.unwrap_or(Role::Session) });
-    }
-    if let Some(first) = first
-        && roles.iter().all(|role| *role == Some(Role::Remember))
-    {
-        root.problems.missing(
-            &first,
-            "no [[credential]] has the role \"session\"",
-            "one [[credential]] for the session cookie itself, beside those to remember",
-        );
-    }
-    credentials
-}
-
-fn cookies(table: &mut Table<'_>, before: &[Credential]) -> Vec<Glob> {
-    let allowed = "\"cookie:NAME\", where NAME may have `*` and `?`, like \"cookie:sessionid\"";
-    if !table.has_some("at") {
-        table.missing("at", "is missing: which cookie is it?", allowed);
-    }
-    let mut cookies: Vec<Glob> = Vec::new();
-    for At { value, at } in table.texts("at") {
-        let Some(name) = value.strip_prefix("cookie:").map(str::trim) else {
-            let what = if value.starts_with("header:") {
-                "outside cookies (bearer tokens) is not available in this version"
-            } else {
-                "is not a place a credential can be"
-            };
-            table.wrong("at", &at, what, allowed);
-            continue;
-        };
-        let glob = Glob::name(name);
-        let mut known = before.iter().flat_map(|credential| &credential.cookies).chain(&cookies);
-        if !is_cookie_pattern(name) {
-            table.wrong("at", &at, "does not name a cookie", allowed);
-        } else if name.chars().all(|character| matches!(character, '*' | '?')) {
-            table.wrong("at", &at, "would take every cookie for a credential", allowed);
-        } else if known.any(|known| *known == glob) {
-            table.wrong("at", &at, "is given twice", "each cookie in one [[credential]]");
-        }
-        cookies.push(glob);
-    }
-    cookies
 }
 
 fn rules_of(
@@ -119,6 +69,7 @@ fn rule(mut table: Table<'_>, kind: Kind, credentials: &[Credential]) -> Rule {
         table.missing("request", "is missing: what does the request look like?", allowed);
     }
     let request = table.table_if_any("request").map(request).unwrap_or_default();
+    let issues = issues(&mut table, kind, credentials);
     let success =
         table.table_if_any("success").map(|success| success_of(success, kind, credentials));
     if kind == Kind::Step && success.is_none() {
@@ -127,19 +78,69 @@ fn rule(mut table: Table<'_>, kind: Kind, credentials: &[Credential]) -> Rule {
         table.missing("success", "is missing: what does the app answer?", allowed);
     }
     let (mut user, mut in_place) = (Vec::new(), false);
-    if kind != Kind::Other {
+    if matches!(kind, Kind::Login | Kind::Step) {
         if !table.has_some("user") {
             let allowed = "user = \"form:username\", or where else the user's name is";
             table.missing("user", "is missing: whose session is it?", allowed);
         }
         user = expressions(&mut table, "user", Side::Either);
+        segments_named(&table, &request, &user);
     }
     if kind == Kind::Login {
         in_place = table.flag("in_place", false);
     }
-    table.later(&[("issues", "leave it out: bearer tokens come with a later version")]);
     table.finish();
-    Rule { request, success, user, in_place }
+    Rule { request, success, user, in_place, issues }
+}
+
+/// `path:name` is a segment that a path pattern of the same rule names.
+fn segments_named(table: &Table<'_>, request: &RequestMatch, user: &[Expression]) {
+    for expression in user {
+        let Source::Path(name) = &expression.place else { continue };
+        if !request.templates.iter().any(|template| template.names(name)) {
+            let what = format!("takes `path:{name}`, but no path of the rule has that segment");
+            table.missing("user", &what, &format!("path = \"/users/{{{name}}}/login\""));
+        }
+    }
+}
+
+/// `issues = { access = "rjson:/access", refresh = "rjson:/refresh" }`.
+fn issues(
+    table: &mut Table<'_>,
+    kind: Kind,
+    credentials: &[Credential],
+) -> Vec<(Role, Expression)> {
+    if !matches!(kind, Kind::Login | Kind::Refresh) {
+        return Vec::new();
+    }
+    let Some(mut issues) = table.table_if_any("issues") else {
+        if kind == Kind::Refresh {
+            let allowed = "issues = { access = \"rjson:/access\" }";
+            table.missing("issues", "is missing: where does the answer hold the token?", allowed);
+        }
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for (key, role) in [("access", Role::Session), ("refresh", Role::Refresh)] {
+        let presented = |own: &Credential| own.role == role && !own.tokens.is_empty();
+        let stated = issues.has_some(key);
+        let expressions = expressions(&mut issues, key, Side::Response);
+        if stated && !credentials.is_empty() && !credentials.iter().any(presented) {
+            let allowed = format!(
+                "a [[credential]] with role = \"{}\" and at = \"{}\"",
+                if role == Role::Session { "session" } else { "refresh" },
+                if role == Role::Session {
+                    "header:authorization | bearer"
+                } else {
+                    "json:/refresh"
+                },
+            );
+            issues.missing(key, "names a token that no request is searched for", &allowed);
+        }
+        found.extend(expressions.into_iter().map(|expression| (role, expression)));
+    }
+    issues.finish();
+    found
 }
 
 fn request(mut table: Table<'_>) -> RequestMatch {
@@ -147,9 +148,11 @@ fn request(mut table: Table<'_>) -> RequestMatch {
     let methods =
         methods.iter().filter_map(|written| method(&table, "methods", Some(written))).collect();
     let stated = ["path", "has", "is"].into_iter().any(|key| table.has_some(key));
+    let (path, templates) = paths_with_names(&mut table, "path");
     let request = RequestMatch {
         methods: Methods(methods),
-        path: paths(&mut table, "path").lowered(),
+        path: path.lowered(),
+        templates,
         has: expressions(&mut table, "has", Side::Request),
         is: conditions(&mut table, Side::Request),
     };
@@ -159,6 +162,15 @@ fn request(mut table: Table<'_>) -> RequestMatch {
     }
     table.finish();
     request
+}
+
+/// What an answer that is no rule's looks like.
+pub(super) fn conditions_met(table: &mut Table<'_>, key: &'static str) -> SuccessMatch {
+    let Some(success) = table.table_if_any(key) else { return SuccessMatch::default() };
+    if !["status", "location", "sets", "clears", "is"].iter().any(|key| success.has_some(key)) {
+        success.missing("status", "is missing: every answer would fit", "status = [401, 403]");
+    }
+    success_of(success, Kind::Other, &[])
 }
 
 fn success_of(mut table: Table<'_>, kind: Kind, credentials: &[Credential]) -> SuccessMatch {
@@ -239,6 +251,19 @@ fn status(table: &mut Table<'_>) -> StatusPatterns {
 
 /// Path patterns; those that could never fit the canonical form of a path are refused.
 pub(super) fn paths(table: &mut Table<'_>, key: &'static str) -> Patterns {
+    let written = checked_paths(table, key);
+    Patterns::new(written.iter().map(String::as_str), Glob::path)
+}
+
+/// The same, with segments that have names.
+fn paths_with_names(table: &mut Table<'_>, key: &'static str) -> (Patterns, Vec<Template>) {
+    let written = checked_paths(table, key);
+    let globs: Vec<String> = written.iter().map(|path| Template::glob_of(path)).collect();
+    let templates = written.iter().filter_map(|path| Template::parse(path)).collect();
+    (Patterns::new(globs.iter().map(String::as_str), Glob::path), templates)
+}
+
+fn checked_paths(table: &mut Table<'_>, key: &'static str) -> Vec<String> {
     let written = table.texts(key);
     for At { value, at } in &written {
         let path = value.strip_prefix('!').unwrap_or(value);
@@ -254,7 +279,7 @@ pub(super) fn paths(table: &mut Table<'_>, key: &'static str) -> Patterns {
             table.wrong(key, at, "never fits: paths are compared in their plain form", allowed);
         }
     }
-    Patterns::new(written.iter().map(|at| at.value.as_str()), Glob::path)
+    written.into_iter().map(|at| at.value).collect()
 }
 
 /// One method; they are compared byte for byte.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use headcount::audit::AuditLog;
 use headcount::clock::Clock;
 use headcount::cookies::Candidate;
-use headcount::credentials::{Bare, Judge, Presented, value_keys};
+use headcount::credentials::{Judge, Keys, Presented};
 use headcount::decide::Login;
 use headcount::keyring::{Keyring, hex, random, random_session_id};
 use headcount::metrics::Metrics;
@@ -17,9 +17,10 @@ use headcount::policy::{
 };
 use headcount::recorder::{Recorder, RegistryFeed};
 use headcount::registry::Registry;
+use headcount::rules::RuleSet;
 use headcount::rules::matcher::Patterns;
 use headcount::session::{Client, Mode, SessionId, SessionKey, Timestamp};
-use headcount::settings::{Binding, SessionSettings, Untracked};
+use headcount::settings::{Binding, SessionSettings, Unattributed, Untracked};
 use headcount::stamp::{self, Lineage};
 use headcount::store::{Committed, Feed, Retention, sqlite};
 
@@ -48,7 +49,7 @@ pub(super) fn session_settings() -> SessionSettings {
     SessionSettings {
         binding: Binding::Signed,
         untracked: Untracked::Pass,
-        unattributed: Untracked::Refuse,
+        unattributed: Unattributed::Refuse,
         idle_ignore_paths: Patterns::default(),
         rotation_grace_ms: 10_000,
         step_timeout_ms: 600_000,
@@ -137,15 +138,17 @@ impl Core {
         let (id, lineage) = (random_session_id().unwrap(), Lineage::authenticated().unwrap());
         let bare = hex(&random::<16>().unwrap()).into_bytes();
         let cookie = stamp::issue(&self.keyring, APP, COOKIE, &bare, lineage, 100).unwrap();
-        let value = Bare { name: COOKIE.into(), value: bare.clone() };
+        let rules = RuleSet::default();
+        let keys = Keys { keyring: &self.keyring, app: APP, rules: &rules };
         let login = Login {
             id,
             user: Some(user.into()),
             client: Client::default(),
             now: self.recorder.clock.now(),
             bearer: vec![(lineage.key(), lineage.key())],
-            fenced: vec![value_keys(&self.keyring, APP, &value)],
+            fenced: vec![keys.of(COOKIE, &bare)],
             before: Vec::new(),
+            superseded: Vec::new(),
             previous: None,
         };
         (login, Ticket { id, cookie, bare, key: lineage.key() })
@@ -157,6 +160,7 @@ impl Core {
             keyring: &self.keyring,
             registry: self.registry(),
             app: APP,
+            rules: &RuleSet::default(),
             session: &self.recorder.session,
             mode: Mode::Enforce,
             now: self.recorder.clock.now(),

@@ -1,24 +1,25 @@
 //! Value expressions as written, and whether they fit where they stand.
 
-use crate::rules::expression::{Expression, FILTERS, PLACES, Place as Source};
+use crate::rules::expression::{Expression, Place as Source};
 use crate::rules::matcher::{Glob, Patterns};
 
 use super::super::super::reader::{At, Table};
 use super::super::super::tree::{Node, Value};
 use super::{is_cookie_pattern, is_header_name};
 
-/// Places and filters of the rule language that a later version brings.
-const LATER: &[&str] = &["probe:", "path:"];
-
 /// On which side of the app a value is looked for.
 #[derive(Clone, Copy)]
-pub(super) enum Side {
+pub(in crate::config::schema) enum Side {
     Request,
     Response,
     Either,
 }
 
-pub(super) fn expressions(table: &mut Table<'_>, key: &'static str, side: Side) -> Vec<Expression> {
+pub(in crate::config::schema) fn expressions(
+    table: &mut Table<'_>,
+    key: &'static str,
+    side: Side,
+) -> Vec<Expression> {
     let written = table.texts(key);
     written.iter().filter_map(|written| expression(table, key, written, side)).collect()
 }
@@ -33,13 +34,7 @@ fn expression(
     let expression = match Expression::parse(value) {
         Ok(expression) => expression,
         Err(allowed) => {
-            let later = LATER.iter().any(|word| value.starts_with(word));
-            if later {
-                let what = "uses a place or filter not available in this version";
-                table.wrong(key, at, what, &format!("{PLACES}; | {FILTERS}"));
-            } else {
-                table.wrong(key, at, "does not say where a value is", &allowed);
-            }
+            table.wrong(key, at, "does not say where a value is", &allowed);
             return None;
         }
     };
@@ -49,7 +44,10 @@ fn expression(
         Source::Form(_)
         | Source::Json(_)
         | Source::Query(_)
+        | Source::Path(_)
+        | Source::Basic
         | Source::BasicUser
+        | Source::Probe
         | Source::Step
         | Source::Location
         | Source::ResponseJson(_)
@@ -64,6 +62,11 @@ fn expression(
         let allowed = "claims are used only from tokens the app just issued: rjson:, set:, \
                        rheader:, location: or rbody: before `| jwt(…)`";
         table.wrong(key, at, "reads the claims of a token that the client sent", allowed);
+    }
+    let user_only = matches!(expression.place, Source::Probe | Source::Path(_));
+    if user_only && !matches!(side, Side::Either) {
+        let allowed = "probe: and path: only in the `user` of a [[login]] or [[step]]";
+        table.wrong(key, at, "says who it is, not what happened", allowed);
     }
     match (side, expression.is_response()) {
         (Side::Request, true) => {
