@@ -115,9 +115,17 @@ pub fn fold(name: &[u8]) -> String {
     folded
 }
 
-/// One spelling for all spellings of a value: unquoted, octal and percent escapes decoded until
-/// nothing changes, outer blanks cut, lower case. Only ever hashed and compared, never forwarded.
+/// One spelling for all spellings of a value: unescaped, of base64 the digits that mean something,
+/// lower case. Only ever hashed and compared, never forwarded.
 pub fn canonical_value(value: &[u8]) -> Vec<u8> {
+    let unescaped = unescaped(value);
+    let mut canonical = whole_bits(&unescaped).unwrap_or(unescaped);
+    canonical.make_ascii_lowercase();
+    canonical
+}
+
+/// The value unquoted, octal and percent escapes decoded until nothing changes, outer blanks cut.
+pub fn unescaped(value: &[u8]) -> Vec<u8> {
     let mut current = value.to_vec();
     for _ in 0..4 {
         let next = decode_once(&current);
@@ -126,8 +134,6 @@ pub fn canonical_value(value: &[u8]) -> Vec<u8> {
         }
         current = next;
     }
-    let mut current = whole_bits(&current).unwrap_or(current);
-    current.make_ascii_lowercase();
     current
 }
 

@@ -9,7 +9,7 @@ use crate::keyring::Keyring;
 use crate::policy::{self, Standing};
 use crate::registry::{Entry, Registry};
 use crate::rules::expression::Filter;
-use crate::rules::{self, Role, RuleSet};
+use crate::rules::{self, BASIC, Role, RuleSet};
 use crate::session::{EndReason, Ending, KeyUse, Mode, SessionKey, Timestamp};
 use crate::settings::{SessionSettings, Untracked};
 use crate::stamp::{self, Lineage};
@@ -22,6 +22,7 @@ pub struct Bare {
 }
 
 impl Bare {
+    /// A bearer token.
     pub fn token(role: Role, value: &str) -> Self {
         Self { name: role.token_name().to_owned(), value: value.as_bytes().to_vec() }
     }
@@ -74,7 +75,16 @@ pub struct Judge<'a> {
     pub session: &'a SessionSettings,
     pub mode: Mode,
     pub now: Timestamp,
+    /// Whoever sends HTTP Basic: address and kind of client. All devices of a user send the same.
+    pub client: &'a str,
+    /// A page load, which somebody is looking at.
+    pub navigation: bool,
 }
+
+/// HTTP Basic counts anew so long after the client was told: a page, and what pages ask for by
+/// themselves, so that two open pages do not end each other for ever.
+const ANEW_PAGE_MS: i64 = 1_000;
+const ANEW_MS: i64 = 60_000;
 
 /// What one cookie is.
 enum Held {
@@ -98,6 +108,13 @@ impl Judge<'_> {
         let mut sessions: Vec<(Arc<Entry>, Bare, Option<Lineage>)> = Vec::new();
         let mut anonymous: Vec<(Bare, Option<Lineage>)> = Vec::new();
         for candidate in candidates {
+            let of_device;
+            let candidate = if candidate.name == BASIC {
+                of_device = basic_of(candidate.value, self.client);
+                &Candidate { name: BASIC, value: &of_device }
+            } else {
+                candidate
+            };
             let verified = stamp::verify(self.keyring, self.app, candidate.name, candidate.value);
             let lineage = verified.as_ref().map(|(_, lineage)| *lineage);
             let value = verified.map_or_else(|| candidate.value.to_vec(), |(value, _)| value);
@@ -150,20 +167,33 @@ impl Judge<'_> {
                 None => Held::Anonymous(lineage),
             };
         }
-        let canonical = cookies::canonical_value(candidate.value);
+        let unescaped = cookies::unescaped(candidate.value);
         // A stamp in any other spelling: some apps would read the value before it.
-        if canonical.windows(stamp::MARK.len()).any(|window| window == stamp::MARK) {
+        let mut windows = unescaped.windows(stamp::MARK.len());
+        if windows.any(|window| window.eq_ignore_ascii_case(stamp::MARK)) {
             return Held::Nothing;
         }
         let (key, exact) = self.keys().of(candidate.name, candidate.value);
         match self.registry.lookup(key) {
             Some(found) if found.exact == exact => {
+                if candidate.name == BASIC && self.starts_anew(&found.entry, found.key_use) {
+                    return Held::Untracked(key);
+                }
                 self.by_use(found.entry, found.key_use, found.since)
             }
             Some(_) => Held::Nothing,
             None if self.registry.is_quarantined(key) => Held::Nothing,
             None => Held::Untracked(key),
         }
+    }
+
+    /// Who signs in again with HTTP Basic sends what was sent before. It counts as a new login once
+    /// the client was told that its session is over, and may have asked for the password.
+    fn starts_anew(&self, entry: &Entry, key_use: KeyUse) -> bool {
+        let wait_ms = if self.navigation { ANEW_PAGE_MS } else { ANEW_MS };
+        key_use != KeyUse::Bearer
+            || (entry.ending().is_some()
+                && entry.told_of_end().is_some_and(|at| self.now.since_ms(at) >= wait_ms))
     }
 
     fn by_use(&self, entry: Arc<Entry>, key_use: KeyUse, since: Timestamp) -> Held {
@@ -187,6 +217,16 @@ impl Judge<'_> {
             _ => Held::Session(entry),
         }
     }
+}
+
+/// HTTP Basic as one device sends it; see [`basic_code`].
+fn basic_of(code: &[u8], client: &str) -> Vec<u8> {
+    [code, b"\0", client.as_bytes()].concat()
+}
+
+/// The part that goes to the app.
+pub fn basic_code(value: &[u8]) -> &[u8] {
+    value.split(|byte| *byte == 0).next().unwrap_or(value)
 }
 
 fn combine(

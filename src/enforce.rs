@@ -195,6 +195,7 @@ fn refusal_title(status: StatusCode) -> &'static str {
         StatusCode::GATEWAY_TIMEOUT => "The application did not answer in time",
         StatusCode::SERVICE_UNAVAILABLE => "The service is not available at the moment",
         StatusCode::FORBIDDEN => "This is not allowed",
+        StatusCode::UNAUTHORIZED => "You are not signed in",
         status => status.canonical_reason().unwrap_or("Error"),
     }
 }

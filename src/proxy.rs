@@ -15,7 +15,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use http::header::{CACHE_CONTROL, COOKIE, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use http::header::{
+    CACHE_CONTROL, COOKIE, HOST, HeaderMap, HeaderValue, USER_AGENT, WWW_AUTHENTICATE,
+};
 use http::request::Parts;
 use http::{Method, Request, Response, Uri};
 use hyper::body::Incoming;
@@ -26,7 +28,7 @@ use crate::client::Caller;
 use crate::clock::Clock;
 use crate::cookies::{self, Candidate, Scan};
 use crate::credentials::{Bare, Judge, Keys, Presented};
-use crate::detect;
+use crate::detect::{self, tokens::Token};
 use crate::enforce::{self, Audience};
 use crate::headers;
 use crate::issue::{self, Issuer, Shapes};
@@ -40,8 +42,9 @@ use crate::probes::{Adopted, Probes};
 use crate::recorder::Recorder;
 use crate::refusal::{Refusal, Side};
 use crate::registry::{Entry, Registry};
+use crate::rules::BASIC;
 use crate::session::{Client, EndReason, Ending, Initiator, Mode, SessionId};
-use crate::settings::{OnEnded, Settings};
+use crate::settings::{OnEnded, Settings, Site};
 use crate::steps::Steps;
 use crate::upstream::Upstream;
 
@@ -74,6 +77,8 @@ pub struct Worker {
 struct Exchange {
     caller: Caller,
     user_agent: Option<HeaderValue>,
+    /// Which of several apps it is for.
+    scope: Option<usize>,
     /// Canonical.
     path: String,
     audience: Audience,
@@ -117,21 +122,25 @@ impl Worker {
         let caller = Caller::identify(peer, request.headers(), &settings.server.trusted_proxies);
         // 2 read the request
         let upgrade = headers::check(&request, &settings.server.limits)?.upgrade;
-        let path = proxy.path(request.uri())?;
+        let path = path::canonical(request.uri().path());
+        let scope = settings.scope_of(&caller.host, &path.text);
+        let site = settings.site(scope);
+        let path = proxy.checked(path, site)?;
         let on_client = upgrade.then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
         let payload = Payload::Streaming(body);
-        let (tokens, mut payload) = proxy.tokens(&parts, &path, payload).await?;
-        let mut scan = proxy.scan(&parts.headers)?;
+        let (tokens, mut payload) = proxy.tokens(site, &parts, &path, payload).await?;
+        let mut scan = proxy.scan(site, &parts.headers)?;
         scan.candidates.extend(tokens.iter().map(Candidate::from));
         // 3 look up
-        let presented = proxy.judge().presented(&scan.candidates);
         let user_agent = parts.headers.get(USER_AGENT).cloned();
+        let client = proxy.device(&tokens, &caller, user_agent.as_ref());
+        let presented = proxy.judge(site, &client, audience).presented(&scan.candidates);
         let sent = Vec::new();
         let adopted = None;
         let mut exchange =
-            Exchange { caller, user_agent, path, audience, presented, sent, adopted };
-        if let Some(answered) = self.identify(&mut exchange, &scan.candidates).await? {
+            Exchange { caller, user_agent, scope, path, audience, presented, sent, adopted };
+        if let Some(answered) = self.identify(&mut exchange, &client, &scan.candidates).await? {
             return Ok(answered);
         }
         // 4 decide
@@ -150,7 +159,7 @@ impl Worker {
         let cookies = cookies.map(|bare| (&*bare.name, &*bare.value));
         let cookie = cookies::join(cookies, &scan.others);
         payload::take_off(&tokens, &exchange.sent, &mut parts, &mut payload)?;
-        let watched = detect::may_match(&settings.rules, parts.method.as_str(), &exchange.path)
+        let watched = detect::may_match(site.rules, parts.method.as_str(), &exchange.path)
             || (proxy.may_identify(&exchange) && on_client.is_none());
         if watched {
             return self.watch(exchange, permit, parts, payload, cookie).await;
@@ -238,31 +247,43 @@ impl Exchange {
 }
 
 impl Proxy {
-    fn judge(&self) -> Judge<'_> {
+    /// What counts for a request.
+    fn site(&self, exchange: &Exchange) -> Site<'_> {
+        self.settings.site(exchange.scope)
+    }
+
+    fn judge<'a>(&'a self, site: Site<'a>, client: &'a str, audience: Audience) -> Judge<'a> {
         Judge {
             keyring: &self.keyring,
             registry: &self.registry,
-            app: &self.settings.app,
-            rules: &self.settings.rules,
+            app: site.app,
+            rules: site.rules,
             session: &self.settings.session,
             mode: self.settings.switches.mode,
             now: self.clock.now(),
+            client,
+            navigation: audience == Audience::Page,
         }
     }
 
     /// What credentials are known by.
-    fn keys(&self) -> Keys<'_> {
-        let settings = &self.settings;
-        Keys { keyring: &self.keyring, app: &settings.app, rules: &settings.rules }
+    fn keys(&self, exchange: &Exchange) -> Keys<'_> {
+        let Site { app, rules, .. } = self.site(exchange);
+        Keys { keyring: &self.keyring, app, rules }
     }
 
-    fn issuer(&self) -> Issuer<'_> {
-        Issuer {
-            keyring: &self.keyring,
-            app: &self.settings.app,
-            rules: &self.settings.rules,
-            now: self.clock.now(),
+    fn issuer<'a>(&'a self, site: Site<'a>) -> Issuer<'a> {
+        let Site { app, rules, .. } = site;
+        Issuer { keyring: &self.keyring, app, rules, now: self.clock.now() }
+    }
+
+    /// What tells one device from another where the credential does not: HTTP Basic.
+    fn device(&self, tokens: &[Token<'_>], caller: &Caller, agent: Option<&HeaderValue>) -> String {
+        if tokens.iter().all(|token| token.name() != BASIC) {
+            return String::new();
         }
+        let agent = agent.map(HeaderValue::as_bytes).unwrap_or_default();
+        format!("{} {}", caller.address, String::from_utf8_lossy(agent))
     }
 
     /// The client as sessions and events record it.
@@ -288,18 +309,19 @@ impl Proxy {
         self.recorder.note(event);
     }
 
-    /// The canonical path. A watched path in another spelling is refused rather than guessed at.
-    fn path(&self, uri: &Uri) -> Result<String, Refusal> {
-        let path = path::canonical(uri.path());
-        if !path.plain && detect::watches(&self.settings.rules, &path.text) {
+    /// The canonical path. Another spelling of one that is watched, or that may belong to another
+    /// app, is refused rather than guessed at.
+    fn checked(&self, path: path::CanonicalPath, site: Site<'_>) -> Result<String, Refusal> {
+        let scoped = self.settings.scopes.iter().any(|scope| !scope.paths.is_empty());
+        if !path.plain && (scoped || detect::watches(site.rules, &path.text)) {
             return Err(Refusal::PathSpelling);
         }
         Ok(path.text)
     }
 
-    fn scan<'h>(&self, headers: &'h HeaderMap) -> Result<Scan<'h>, Refusal> {
+    fn scan<'h>(&self, site: Site<'_>, headers: &'h HeaderMap) -> Result<Scan<'h>, Refusal> {
         let lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
-        let scan = cookies::scan(lines, &self.settings.rules);
+        let scan = cookies::scan(lines, site.rules);
         if scan.pairs > self.settings.server.limits.cookies_max {
             return Err(Refusal::HeadTooLarge);
         }
@@ -309,21 +331,19 @@ impl Proxy {
     fn verdict(&self, method: &Method, exchange: &Exchange) -> Verdict {
         let ended_is_anonymous = self.settings.enforcement.on_ended == OnEnded::Anonymous;
         let mode = self.settings.switches.mode;
-        let kind = self.kind(method, &exchange.path, exchange.audience);
+        let kind = self.kind(method, exchange);
         policy::verdict(mode, exchange.presented.standing, kind, ended_is_anonymous)
     }
 
-    fn kind(&self, method: &Method, path: &str, audience: Audience) -> Kind {
-        let enforcement = &self.settings.enforcement;
-        let login_page = enforcement
-            .login_url
-            .as_deref()
-            .is_some_and(|url| url.split(['?', '#']).next() == Some(path));
+    fn kind(&self, method: &Method, exchange: &Exchange) -> Kind {
+        let (site, path) = (self.site(exchange), &*exchange.path);
+        let login_page =
+            site.login_url.is_some_and(|url| url.split(['?', '#']).next() == Some(path));
         let exempt = self.is_exempt(path);
         Kind {
-            navigation: audience == Audience::Page,
+            navigation: exchange.audience == Audience::Page,
             safe: matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS),
-            open: login_page || exempt || detect::is_login_path(&self.settings.rules, path),
+            open: login_page || exempt || detect::is_login_path(site.rules, path),
         }
     }
 
@@ -357,14 +377,18 @@ impl Proxy {
     }
 
     fn tell_ended(&self, exchange: &Exchange) -> Answered {
-        let enforcement = &self.settings.enforcement;
-        let login_url = enforcement.login_url.as_deref();
-        let redirect = enforcement.on_ended == OnEnded::Redirect;
+        let login_url = self.site(exchange).login_url;
+        let redirect = self.settings.enforcement.on_ended == OnEnded::Redirect;
         let mut response = match (exchange.audience, login_url) {
             (Audience::Page, Some(url)) if redirect => enforce::redirect(url),
             (audience, url) => enforce::ended(exchange.presented.ending.as_ref(), audience, url),
         };
         self.expire_dead(exchange, &mut response);
+        if exchange.presented.dead.iter().any(|bare| bare.name == BASIC) {
+            // So that a browser asks for the password instead of sending it once more.
+            let challenge = HeaderValue::from_static("Basic realm=\"session ended\"");
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
         Answered { response, outcome: RequestOutcome::Ended }
     }
 

@@ -60,6 +60,10 @@ impl Role {
     }
 }
 
+/// What HTTP Basic is called in the same way. Its value is the same on every device of a user, and
+/// after every end: neither a device nor a login can be told by it alone.
+pub const BASIC: &str = ":basic";
+
 /// Whether this is the name of a bearer token, not of a cookie; see [`Role::token_name`].
 pub fn is_token_name(name: &str) -> bool {
     name.starts_with(':')
@@ -150,8 +154,16 @@ impl RuleSet {
         if !is_token_name(name) {
             return self.credential(name);
         }
-        let of_role = |credential: &&Credential| credential.role.token_name() == name;
-        self.credentials.iter().filter(of_role).find(|credential| !credential.tokens.is_empty())
+        self.credentials.iter().find(|credential| {
+            let mut places = credential.tokens.iter().map(|token| &token.place);
+            match name {
+                BASIC => places.any(|place| *place == Place::Basic),
+                name => {
+                    credential.role.token_name() == name
+                        && places.any(|place| *place != Place::Basic)
+                }
+            }
+        })
     }
 
     /// Whether any credential stands outside cookies.

@@ -139,8 +139,10 @@ async fn build(
         noted.map_err(|source| StartError::Store { path, source })?;
     }
     let steps = Steps::new(settings.session.step_timeout_ms);
-    let (cache_ms, rate) = settings.probe.as_ref().map_or((0, 0), |p| (p.cache_ms, p.rate));
-    let probes = Probes::new(cache_ms, rate);
+    let of_scopes = settings.scopes.iter().filter_map(|scope| scope.probe.as_ref());
+    let asked = settings.probe.iter().chain(of_scopes);
+    let cache_ms = asked.clone().map(|probe| probe.cache_ms).min().unwrap_or_default();
+    let probes = Probes::new(cache_ms, asked.map(|probe| probe.rate).max().unwrap_or_default());
     Ok(Arc::new(Proxy {
         settings,
         keyring,

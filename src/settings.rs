@@ -21,6 +21,8 @@ pub struct Settings {
     /// The preset the file names.
     pub preset: Option<String>,
     pub rules: RuleSet,
+    /// Other apps behind the same proxy; what is said above is about the rest.
+    pub scopes: Vec<Scope>,
     pub session: SessionSettings,
     pub normalize: Normalize,
     /// How to ask the app who somebody is.
@@ -33,6 +35,91 @@ pub struct Settings {
     pub store: StoreSettings,
     pub admin: Option<AdminSettings>,
     pub log: LogSettings,
+}
+
+/// `[[scope]]`: one of several apps behind the same proxy, with rules, credentials and users of its
+/// own.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    pub name: String,
+    /// Any of, lower case and without port; empty: any.
+    pub hosts: Patterns,
+    /// Any of, on the canonical path, in lower case; empty: any.
+    pub paths: Patterns,
+    /// What its tokens are hashed with.
+    pub app: String,
+    pub rules: RuleSet,
+    pub login_url: Option<String>,
+    pub app_logout: Option<AppLogout>,
+    pub probe: Option<Probe>,
+}
+
+/// What counts for one request: the whole app's, or those of the scope it belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'a> {
+    /// The scope's name.
+    pub scope: Option<&'a str>,
+    pub app: &'a str,
+    pub rules: &'a RuleSet,
+    pub login_url: Option<&'a str>,
+    pub app_logout: Option<&'a AppLogout>,
+    pub probe: Option<&'a Probe>,
+}
+
+impl Settings {
+    /// The scope of a request, by its host and canonical path.
+    pub fn scope_of(&self, host: &str, path: &str) -> Option<usize> {
+        if self.scopes.is_empty() {
+            return None;
+        }
+        let host = host.rsplit_once(':').map_or(host, |(name, port)| {
+            if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }
+        });
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let path = path.to_ascii_lowercase();
+        self.scopes.iter().position(|scope| {
+            (scope.hosts.is_empty() || scope.hosts.matches(&host))
+                && (scope.paths.is_empty() || scope.paths.matches(&path))
+        })
+    }
+
+    /// What counts in a scope.
+    pub fn site(&self, scope: Option<usize>) -> Site<'_> {
+        match scope.and_then(|at| self.scopes.get(at)) {
+            Some(scope) => Site {
+                scope: Some(&scope.name),
+                app: &scope.app,
+                rules: &scope.rules,
+                login_url: scope.login_url.as_deref(),
+                app_logout: scope.app_logout.as_ref(),
+                probe: scope.probe.as_ref(),
+            },
+            None => Site {
+                scope: None,
+                app: &self.app,
+                rules: &self.rules,
+                login_url: self.enforcement.login_url.as_deref(),
+                app_logout: self.enforcement.app_logout.as_ref(),
+                probe: self.probe.as_ref(),
+            },
+        }
+    }
+
+    /// A user's name as it is counted: those of a scope are a group of their own, whatever names
+    /// there are elsewhere.
+    pub fn scoped(&self, scope: Option<&str>, user: String) -> String {
+        let taken = |name: &str| {
+            name.starts_with('/')
+                || self.scopes.iter().any(|scope| {
+                    name.strip_prefix(&*scope.name).is_some_and(|rest| rest.starts_with('/'))
+                })
+        };
+        match scope {
+            Some(scope) => format!("{scope}/{user}"),
+            None if !self.scopes.is_empty() && taken(&user) => format!("/{user}"),
+            None => user,
+        }
+    }
 }
 
 /// `[server]` and `[server.limits]`.

@@ -6,6 +6,7 @@ mod operation;
 mod policy;
 mod probe;
 mod recognition;
+mod scope;
 mod server;
 
 use std::path::Path;
@@ -33,10 +34,12 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
     let server = server::server(&mut root, context);
     let upstream = server::upstream(&mut root, &server.listen);
     let (app, preset) = app(&mut root);
-    let rules = recognition::rules(&mut root, context);
     let identity = policy::identity(&mut root);
-    probe_named(&mut root, &rules, identity.probe.is_some());
-    let (session, timeouts) = policy::session(&mut root, identity.probe.is_some());
+    let rules = recognition::rules(&mut root, context, identity.probe.is_some());
+    let scopes = scope::scopes(&mut root, &app, context);
+    probe_named(&root, &rules, identity.probe.is_some(), "identity.probe");
+    let has_probe = identity.probe.is_some() || scopes.iter().any(|scope| scope.probe.is_some());
+    let (session, timeouts) = policy::session(&mut root, has_probe);
     let (limits, switches) = policy::limit(&mut root, &identity, &timeouts);
     let (enforcement, mode) = enforcement::enforcement(&mut root);
     let retention = operation::history(&mut root);
@@ -54,6 +57,7 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
         app,
         preset,
         rules,
+        scopes,
         session: session.into_settings(retention),
         normalize: identity.normalize,
         aliases: identity.aliases,
@@ -68,15 +72,11 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
 }
 
 /// `probe:` yields nothing without `[identity.probe]`.
-fn probe_named(root: &mut Table<'_>, rules: &RuleSet, has_probe: bool) {
+fn probe_named(table: &Table<'_>, rules: &RuleSet, has_probe: bool, key: &str) {
     let asks = |expression: &Expression| expression.place == Source::Probe;
     if !has_probe && rules.all().any(|rule| rule.user.iter().any(asks)) {
         let what = "is missing: `probe:` is whom the app names when asked";
-        root.missing(
-            "identity.probe",
-            what,
-            "[identity.probe] with `path`, `user` and `anonymous`",
-        );
+        table.missing(key, what, "a table with `path`, `user` and `anonymous`");
     }
 }
 

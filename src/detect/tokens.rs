@@ -9,7 +9,7 @@ use crate::cookies::Candidate;
 use crate::fields;
 use crate::refusal::Refusal;
 use crate::rules::expression::Place;
-use crate::rules::{Role, RuleSet};
+use crate::rules::{BASIC, Role, RuleSet};
 
 /// A token as presented.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,9 +19,16 @@ pub struct Token<'r> {
     pub place: &'r Place,
 }
 
+impl Token<'_> {
+    /// What credentials of its kind are called.
+    pub fn name(&self) -> &'static str {
+        if *self.place == Place::Basic { BASIC } else { self.role.token_name() }
+    }
+}
+
 impl<'t> From<&'t Token<'_>> for Candidate<'t> {
     fn from(token: &'t Token<'_>) -> Self {
-        Self { name: token.role.token_name(), value: token.value.as_bytes() }
+        Self { name: token.name(), value: token.value.as_bytes() }
     }
 }
 

@@ -132,7 +132,7 @@ impl Proxy {
     /// Labels the credential cookies of an ordinary answer and records what they mean for the
     /// session of its request.
     async fn settle(&self, exchange: &Exchange, headers: &mut HeaderMap) -> Result<(), Refusal> {
-        let cookies = issue::read(headers, &self.settings.rules, self.clock.now());
+        let cookies = issue::read(headers, self.site(exchange).rules, self.clock.now());
         if cookies.is_empty() && exchange.adopted.is_none() {
             return Ok(());
         }
@@ -151,15 +151,15 @@ impl Proxy {
                 self.follow(exchange, entry, &changes.issued).await?;
             }
         }
-        let unstamped = self.issuer().relabel(headers, label);
+        let unstamped = self.issuer(self.site(exchange)).relabel(headers, label);
         if let (Some(_), Label::Stamp(lineage)) = (&exchange.adopted, label) {
             let kept = exchange.kept(&changes);
             for bare in kept.iter().filter(|bare| bare.is_cookie()) {
-                self.issuer().reissue(headers, bare, lineage, &self.shapes);
+                self.issuer(self.site(exchange)).reissue(headers, bare, lineage, &self.shapes);
             }
         }
         if let Some(entry) = live.filter(|_| !unstamped.is_empty()) {
-            self.bind_unstamped(entry.id, &unstamped).await?;
+            self.bind_unstamped(exchange, entry.id, &unstamped).await?;
         }
         Ok(())
     }
@@ -205,7 +205,7 @@ impl Proxy {
     /// Whether the answer deletes the session cookie its request carried.
     fn took_back(&self, exchange: &Exchange, changes: &Changes) -> bool {
         changes.deleted.iter().any(|name| {
-            let session = self.settings.rules.credential(name);
+            let session = self.site(exchange).rules.credential(name);
             session.is_some_and(|credential| credential.role == Role::Session)
                 && exchange.sent.iter().any(|sent| sent.name == *name)
         })
@@ -220,7 +220,7 @@ impl Proxy {
         issued: &[Bare],
     ) -> Result<(), Refusal> {
         let now = self.clock.now();
-        let keys = |bare: &Bare| self.keys().of_bare(bare);
+        let keys = |bare: &Bare| self.keys(exchange).of_bare(bare);
         let fresh = issued.iter().filter(|bare| !exchange.sent.contains(bare));
         if self.settings.session.binding == Binding::Signed {
             for (key, exact) in fresh.map(keys) {
@@ -245,6 +245,7 @@ impl Proxy {
     /// Cookies too large for a stamp are known by their value.
     pub(super) async fn bind_unstamped(
         &self,
+        exchange: &Exchange,
         session: SessionId,
         unstamped: &[Bare],
     ) -> Result<(), Refusal> {
@@ -252,7 +253,7 @@ impl Proxy {
             %session,
             "a credential cookie is too large for a stamp and is known by its value"
         );
-        let keys = |bare| self.keys().of_bare(bare);
+        let keys = |bare| self.keys(exchange).of_bare(bare);
         let rotation = Rotation {
             now: self.clock.now(),
             bearer: unstamped.iter().map(keys).collect(),

@@ -27,21 +27,25 @@ impl Worker {
         let gone =
             exchange.presented.ending.as_ref().is_none_or(|end| app_session_is_gone(end.reason));
         if settings.switches.mode == Mode::Observe
-            || settings.enforcement.app_logout.is_none()
+            || self.proxy.site(exchange).app_logout.is_none()
             || gone
             || exchange.presented.dead.is_empty()
-            || self.shared_with_a_live_session(&exchange.presented.dead)
+            || self.shared_with_a_live_session(exchange)
             || !entry.claim_app_logout()
         {
             return;
         }
-        self.log_out_at_app(exchange.caller.clone(), exchange.presented.dead.clone());
+        self.log_out_at_app(
+            exchange.scope,
+            exchange.caller.clone(),
+            exchange.presented.dead.clone(),
+        );
     }
 
     /// Some apps give two devices the same value: logging out one would log out both.
-    fn shared_with_a_live_session(&self, dead: &[Bare]) -> bool {
-        dead.iter().any(|bare| {
-            let (key, _) = self.proxy.keys().of_bare(bare);
+    fn shared_with_a_live_session(&self, exchange: &Exchange) -> bool {
+        exchange.presented.dead.iter().any(|bare| {
+            let (key, _) = self.proxy.keys(exchange).of_bare(bare);
             self.proxy.registry.lookup(key).is_some_and(|found| {
                 found.entry.ending().is_none() && found.key_use != KeyUse::Superseded
             })
@@ -49,13 +53,19 @@ impl Worker {
     }
 
     /// Sends the logout request with these credentials, in the background.
-    pub(super) fn log_out_at_app(&self, caller: Caller, credentials: Vec<Bare>) {
-        let Some(template) = self.proxy.settings.enforcement.app_logout.clone() else {
+    pub(super) fn log_out_at_app(
+        &self,
+        scope: Option<usize>,
+        caller: Caller,
+        credentials: Vec<Bare>,
+    ) {
+        let site = self.proxy.settings.site(scope);
+        let Some(template) = site.app_logout.cloned() else {
             return;
         };
         // A remember-me cookie may be good for one use only: to present it again is to steal it.
         let of_session = |bare: &Bare| {
-            let carried = self.proxy.settings.rules.carried_by(&bare.name);
+            let carried = site.rules.carried_by(&bare.name);
             carried.is_some_and(|credential| credential.role == Role::Session)
         };
         let credentials: Vec<Bare> = credentials.into_iter().filter(of_session).collect();
@@ -64,7 +74,7 @@ impl Worker {
         }
         let worker = self.clone();
         self.proxy.lifecycle.spawn(async move {
-            let outcome = match worker.send_logout(&template, &caller, &credentials).await {
+            let outcome = match worker.send_logout(scope, &template, &caller, &credentials).await {
                 Ok(status) if !status.is_client_error() && !status.is_server_error() => {
                     AppLogoutOutcome::Done
                 }
@@ -83,6 +93,7 @@ impl Worker {
 
     async fn send_logout(
         &self,
+        scope: Option<usize>,
         template: &AppLogout,
         caller: &Caller,
         credentials: &[Bare],
@@ -101,7 +112,8 @@ impl Worker {
             cookies.push((&csrf.cookie, token.as_bytes()));
         }
         let (method, target) = (&*template.method, &*template.path);
-        let own = OwnRequest { method, target, headers, cookies, credentials };
+        let rules = self.proxy.settings.site(scope).rules;
+        let own = OwnRequest { method, target, headers, cookies, credentials, rules };
         let response = self.send_own(caller, own).await?;
         let status = response.status();
         let idle = Duration::from_millis(self.proxy.settings.upstream.body_idle_timeout_ms);

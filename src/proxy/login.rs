@@ -55,7 +55,7 @@ impl Worker {
         let kept = exchange.kept(&changes);
         let issued = changes.issued;
         let in_place = in_place || confirmed;
-        let user = user.and_then(|raw| proxy.user(&raw));
+        let user = user.and_then(|raw| proxy.user(exchange, &raw));
         if issued.is_empty() && (kept.is_empty() || (live && !in_place)) {
             tracing::info!(
                 path = exchange.path,
@@ -102,7 +102,7 @@ impl Worker {
         kept: &[Bare],
     ) {
         let proxy = &*self.proxy;
-        let keys = |bare: &Bare| proxy.keys().of_bare(bare);
+        let keys = |bare: &Bare| proxy.keys(exchange).of_bare(bare);
         let carried = issued.iter().chain(kept);
         let now: Vec<KeyPair> = carried.clone().map(keys).collect();
         let earlier = |bare: &&Bare| !carried.clone().any(|other| other == *bare);
@@ -162,14 +162,22 @@ impl Worker {
                     proxy.registry.quarantine(*key);
                 }
                 self.take_back(login.id);
-                self.log_out_at_app(exchange.caller.clone(), candidate.credentials());
+                self.log_out_at_app(
+                    exchange.scope,
+                    exchange.caller.clone(),
+                    candidate.credentials(),
+                );
                 return Err(Refusal::StoreFailed);
             }
         };
         match decision {
             Decision::Denied { count, limit, .. } => {
                 proxy.metrics.logins.inc(LoginOutcome::Denied);
-                self.log_out_at_app(exchange.caller.clone(), candidate.credentials());
+                self.log_out_at_app(
+                    exchange.scope,
+                    exchange.caller.clone(),
+                    candidate.credentials(),
+                );
                 let response = enforce::denied(count, limit, exchange.audience);
                 let answered = Answered { response, outcome: RequestOutcome::Denied };
                 Ok(Settled { answered, handed: None })
@@ -199,14 +207,14 @@ impl Worker {
     ) -> Result<Response<Body>, Refusal> {
         let proxy = &*self.proxy;
         if proxy.settings.session.binding == Binding::Signed {
-            let issuer = proxy.issuer();
+            let issuer = proxy.issuer(proxy.site(exchange));
             let headers = response.headers_mut();
             let unstamped = issuer.relabel(headers, Label::Stamp(candidate.lineage));
             for bare in candidate.kept.iter().filter(|bare| bare.is_cookie()) {
                 issuer.reissue(headers, bare, candidate.lineage, &proxy.shapes);
             }
             if !unstamped.is_empty() {
-                proxy.bind_unstamped(session, &unstamped).await?;
+                proxy.bind_unstamped(exchange, session, &unstamped).await?;
             }
         }
         Ok(proxy.finish(exchange, response, None))
@@ -227,7 +235,7 @@ impl Worker {
                 proxy.registry.quarantine(*key);
             }
         }
-        self.log_out_at_app(exchange.caller.clone(), candidate.credentials());
+        self.log_out_at_app(exchange.scope, exchange.caller.clone(), candidate.credentials());
     }
 
     /// Ends a session that was recorded, or may be recorded yet, but that nobody has received.
@@ -243,7 +251,7 @@ impl Worker {
     pub(super) fn note_failed(&self, exchange: &Exchange, user: Option<String>) {
         let proxy = &*self.proxy;
         proxy.metrics.logins.inc(LoginOutcome::Failed);
-        let user = user.and_then(|raw| proxy.user(&raw));
+        let user = user.and_then(|raw| proxy.user(exchange, &raw));
         let event = self.event(EventKind::LoginFailed, exchange);
         proxy.recorder.note(event.user(user.as_ref()));
     }
@@ -265,10 +273,11 @@ impl Worker {
 
 impl Proxy {
     /// The canonical user of a name as found; `None`: nothing is left of it.
-    pub(super) fn user(&self, raw: &str) -> Option<User> {
+    pub(super) fn user(&self, exchange: &Exchange, raw: &str) -> Option<User> {
         let settings = &self.settings;
         let user = identity::canonical(&settings.normalize, &settings.aliases, raw);
-        (!user.is_empty()).then(|| User::from(user))
+        let scope = self.site(exchange).scope;
+        (!user.is_empty()).then(|| User::from(settings.scoped(scope, user)))
     }
 }
 

@@ -9,7 +9,7 @@ use super::Worker;
 use crate::body::{AppBody, RequestBody};
 use crate::client::Caller;
 use crate::cookies;
-use crate::credentials::Bare;
+use crate::credentials::{self, Bare};
 use crate::policy::Permit;
 use crate::refusal::Refusal;
 use crate::rules::RuleSet;
@@ -24,6 +24,8 @@ pub(super) struct OwnRequest<'a> {
     /// Cookies beside the credentials.
     pub(super) cookies: Vec<(&'a str, &'a [u8])>,
     pub(super) credentials: &'a [Bare],
+    /// Of the app that is asked.
+    pub(super) rules: &'a RuleSet,
 }
 
 impl Worker {
@@ -49,7 +51,7 @@ impl Worker {
         let (in_cookies, tokens): (Vec<&Bare>, Vec<&Bare>) =
             own.credentials.iter().partition(|bare| bare.is_cookie());
         for token in tokens {
-            put(&self.proxy.settings.rules, token, &mut parts.headers);
+            put(own.rules, token, &mut parts.headers);
         }
         let credentials = in_cookies.iter().map(|bare| (&*bare.name, &*bare.value));
         let line = cookies::join(credentials.chain(own.cookies), &[]);
@@ -68,7 +70,7 @@ fn put(rules: &RuleSet, token: &Bare, headers: &mut HeaderMap) {
             (Place::Basic, _) => (AUTHORIZATION.as_str(), "Basic "),
             _ => continue,
         };
-        let value = [scheme.as_bytes(), &token.value].concat();
+        let value = [scheme.as_bytes(), credentials::basic_code(&token.value)].concat();
         if let (Ok(name), Ok(value)) =
             (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(&value))
         {

@@ -10,12 +10,14 @@ use hyper::body::Incoming;
 
 use super::Proxy;
 use crate::body::{self, RequestBody};
-use crate::credentials::Bare;
+use crate::credentials::{self, Bare};
 use crate::detect::RequestFacts;
 use crate::detect::tokens::{self, Token};
 use crate::fields::{self, Fields};
 use crate::refusal::Refusal;
+use crate::rules::BASIC;
 use crate::rules::expression::Place;
+use crate::settings::Site;
 
 /// A request's body.
 pub(super) enum Payload {
@@ -45,13 +47,14 @@ impl Proxy {
     }
 
     /// The bearer tokens of a request; its body is read if one may stand there.
-    pub(super) async fn tokens(
+    pub(super) async fn tokens<'s>(
         &self,
+        site: Site<'s>,
         parts: &Parts,
         path: &str,
         mut payload: Payload,
-    ) -> Result<(Vec<Token<'_>>, Payload), Refusal> {
-        let rules = &self.settings.rules;
+    ) -> Result<(Vec<Token<'s>>, Payload), Refusal> {
+        let rules = site.rules;
         if !rules.has_tokens() {
             return Ok((Vec::new(), payload));
         }
@@ -90,8 +93,15 @@ pub(super) fn take_off(
     payload: &mut Payload,
 ) -> Result<(), Refusal> {
     for token in presented {
-        let bare = Bare::token(token.role, &token.value);
-        if sent.contains(&bare) {
+        let goes = |bare: &Bare| {
+            let value = if token.name() == BASIC {
+                credentials::basic_code(&bare.value)
+            } else {
+                &*bare.value
+            };
+            bare.name == token.name() && value == token.value.as_bytes()
+        };
+        if sent.iter().any(goes) {
             continue;
         }
         match token.place {

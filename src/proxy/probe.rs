@@ -12,7 +12,7 @@ use super::own_request::OwnRequest;
 use super::{Answered, Exchange, Proxy, Worker};
 use crate::body::AppBody;
 use crate::cookies::Candidate;
-use crate::credentials::Bare;
+use crate::credentials::{self, Bare};
 use crate::decide::{KeyPair, Login};
 use crate::detect::{self, AnswerBody, AnswerFacts};
 use crate::enforce;
@@ -23,7 +23,8 @@ use crate::metrics::{LoginOutcome, ProbeOutcome, RequestOutcome};
 use crate::policy::Standing;
 use crate::probes::{Adopted, Found};
 use crate::refusal::Refusal;
-use crate::rules::Role;
+use crate::rules::expression::{Filter, Place};
+use crate::rules::{BASIC, Role};
 use crate::session::{SessionKey, User};
 use crate::settings::{Binding, Probe, ProbeFailure};
 use crate::stamp::Lineage;
@@ -52,12 +53,17 @@ impl Worker {
         mut claim: Claim,
         response: &mut Response<AppBody>,
     ) -> Result<Option<Claim>, Refusal> {
-        let Some(probe) = &self.proxy.settings.probe else { return Ok(Some(claim)) };
+        let Some(probe) = self.proxy.site(exchange).probe else { return Ok(Some(claim)) };
         let credentials = exchange.after(&claim.changes);
         let told = self.ask(exchange, probe, &credentials).await;
         match told.who {
             Who::User(name) => {
-                self.take_over(response.headers_mut(), told.set_cookies, &mut claim.changes);
+                self.take_over(
+                    exchange,
+                    response.headers_mut(),
+                    told.set_cookies,
+                    &mut claim.changes,
+                );
                 Ok(Some(Claim { user: Some(name), confirmed: true, ..claim }))
             }
             Who::Nobody => {
@@ -65,7 +71,12 @@ impl Worker {
                     path = exchange.path,
                     "a login looked accepted, but the app knows nobody behind it; it is not counted"
                 );
-                self.take_over(response.headers_mut(), told.set_cookies, &mut claim.changes);
+                self.take_over(
+                    exchange,
+                    response.headers_mut(),
+                    told.set_cookies,
+                    &mut claim.changes,
+                );
                 Ok(None)
             }
             Who::Unknown if probe.on_failure == ProbeFailure::Pass => Ok(Some(claim)),
@@ -88,9 +99,10 @@ impl Worker {
         response: &mut Response<AppBody>,
     ) -> Option<Claim> {
         let proxy = &*self.proxy;
-        let probe = proxy.settings.probe.as_ref()?;
+        let site = proxy.site(exchange);
+        let probe = site.probe?;
         let of_role = |bare: &Bare, role| {
-            proxy.settings.rules.carried_by(&bare.name).is_some_and(|own| own.role == role)
+            site.rules.carried_by(&bare.name).is_some_and(|own| own.role == role)
         };
         let fresh = changes
             .issued
@@ -111,7 +123,7 @@ impl Worker {
             Who::User(name) => Some(name),
             Who::Nobody | Who::Unknown => None,
         };
-        self.take_over(response.headers_mut(), told.set_cookies, &mut changes);
+        self.take_over(exchange, response.headers_mut(), told.set_cookies, &mut changes);
         user.map(|name| Claim { user: Some(name), in_place: true, confirmed: true, changes })
     }
 
@@ -120,22 +132,22 @@ impl Worker {
     pub(super) async fn identify(
         &self,
         exchange: &mut Exchange,
+        client: &str,
         candidates: &[Candidate<'_>],
     ) -> Result<Option<Answered>, Refusal> {
         let proxy = &*self.proxy;
-        let (Some(probe), Standing::Anonymous) =
-            (&proxy.settings.probe, exchange.presented.standing)
-        else {
+        let site = proxy.settings.site(exchange.scope);
+        let (Some(probe), Standing::Anonymous) = (site.probe, exchange.presented.standing) else {
             return Ok(None);
         };
-        let unproven = proxy.provable(&exchange.presented.unproven);
+        let unproven = proxy.provable(exchange, &exchange.presented.unproven);
         if unproven.is_empty() || proxy.is_exempt(&exchange.path) {
             return Ok(None);
         }
         let issued = exchange.presented.untracked.is_empty();
         let key = match exchange.presented.lineage {
             Some(lineage) if issued => lineage.key(),
-            _ => proxy.key_of_all(&unproven),
+            _ => proxy.key_of_all(exchange, &unproven),
         };
         let Some(question) = proxy.probes.question(key, issued, proxy.clock.now()) else {
             proxy.metrics.probes.inc(ProbeOutcome::Limited);
@@ -150,7 +162,8 @@ impl Worker {
         match found {
             Ok(Found::Nobody) => Ok(None),
             Ok(Found::Session(adopted)) => {
-                exchange.presented = proxy.judge().presented(candidates);
+                exchange.presented =
+                    proxy.judge(site, client, exchange.audience).presented(candidates);
                 exchange.presented.lineage = Some(adopted.lineage);
                 exchange.adopted = Some(adopted.clone());
                 Ok(None)
@@ -179,7 +192,7 @@ impl Worker {
         let proxy = &*self.proxy;
         let told = self.ask(exchange, probe, unproven).await;
         let user = match told.who {
-            Who::User(name) => proxy.user(&name).ok_or(Refusal::ProbeFailed)?,
+            Who::User(name) => proxy.user(exchange, &name).ok_or(Refusal::ProbeFailed)?,
             Who::Nobody => return Ok(Found::Nobody),
             Who::Unknown => return Err(Refusal::ProbeFailed),
         };
@@ -192,7 +205,7 @@ impl Worker {
         match decision {
             Decision::Denied { count, limit, .. } => {
                 proxy.metrics.logins.inc(LoginOutcome::Denied);
-                self.log_out_at_app(exchange.caller.clone(), unproven.to_vec());
+                self.log_out_at_app(exchange.scope, exchange.caller.clone(), unproven.to_vec());
                 Ok(Found::Denied { count, limit })
             }
             Decision::Admitted { .. } | Decision::Renewed { .. } => {
@@ -213,7 +226,8 @@ impl Worker {
         unproven: &[Bare],
     ) -> Result<Login, Refusal> {
         let proxy = &*self.proxy;
-        let (keys, signed) = (proxy.keys(), proxy.settings.session.binding == Binding::Signed);
+        let (keys, signed) =
+            (proxy.keys(exchange), proxy.settings.session.binding == Binding::Signed);
         let values: Vec<KeyPair> = unproven.iter().map(|bare| keys.of_bare(bare)).collect();
         let tracked = |pair: &KeyPair| !exchange.presented.untracked.contains(&pair.0);
         let (fenced, mut bearer): (Vec<_>, Vec<_>) =
@@ -235,7 +249,7 @@ impl Worker {
 
     async fn ask(&self, exchange: &Exchange, probe: &Probe, credentials: &[Bare]) -> Told {
         let proxy = &*self.proxy;
-        let credentials = proxy.provable(credentials);
+        let credentials = proxy.provable(exchange, credentials);
         let asked = self.asked(exchange, probe, &credentials);
         let told = timeout(Duration::from_millis(probe.timeout_ms), asked).await;
         let told = match told {
@@ -280,7 +294,8 @@ impl Worker {
             }
         }
         let (method, target) = (&*probe.method, &*probe.path);
-        let own = OwnRequest { method, target, headers, cookies: Vec::new(), credentials };
+        let rules = proxy.site(exchange).rules;
+        let own = OwnRequest { method, target, headers, cookies: Vec::new(), credentials, rules };
         let (head, body) = self.send_own(&exchange.caller, own).await?.into_parts();
         let upstream = &proxy.settings.upstream;
         let patience = Duration::from_millis(probe.timeout_ms);
@@ -293,13 +308,19 @@ impl Worker {
             cookies: &cookies,
             body: text.as_ref().map_or(AnswerBody::Unreadable, AnswerBody::Read),
         };
-        let who = who(probe, facts);
+        let who = who(probe, facts, credentials);
         let set_cookies = head.headers.get_all(SET_COOKIE).iter().cloned().collect();
         Ok(Told { who, set_cookies })
     }
 
     /// What the probe's answer set goes to the client, as if the answer at hand had set it later.
-    fn take_over(&self, headers: &mut HeaderMap, lines: Vec<HeaderValue>, changes: &mut Changes) {
+    fn take_over(
+        &self,
+        exchange: &Exchange,
+        headers: &mut HeaderMap,
+        lines: Vec<HeaderValue>,
+        changes: &mut Changes,
+    ) {
         if lines.is_empty() {
             return;
         }
@@ -309,17 +330,27 @@ impl Worker {
         let proxy = &*self.proxy;
         let tokens = std::mem::take(changes).issued.into_iter().filter(|bare| !bare.is_cookie());
         let tokens: Vec<Bare> = tokens.collect();
-        *changes = issue::changes(&issue::read(headers, &proxy.settings.rules, proxy.clock.now()));
+        *changes =
+            issue::changes(&issue::read(headers, proxy.site(exchange).rules, proxy.clock.now()));
         changes.issued.extend(tokens);
     }
 }
 
 /// What an answer says.
-fn who(probe: &Probe, facts: AnswerFacts<'_>) -> Who {
+fn who(probe: &Probe, facts: AnswerFacts<'_>, credentials: &[Bare]) -> Who {
     if detect::success_matches(&probe.anonymous, facts) {
         return Who::Nobody;
     }
-    let name = probe.user.iter().find_map(|expression| detect::answer_value(expression, facts));
+    // Who was let in with HTTP Basic has the name that was sent.
+    let basic = credentials.iter().find(|bare| bare.name == BASIC);
+    let sent = basic.and_then(|bare| {
+        let code = std::str::from_utf8(credentials::basic_code(&bare.value)).ok()?;
+        Some(Filter::Base64.apply(code)?.split_once(':')?.0.to_owned())
+    });
+    let name = probe.user.iter().find_map(|expression| match expression.place {
+        Place::BasicUser => sent.clone().filter(|name| !name.is_empty()),
+        _ => detect::answer_value(expression, facts),
+    });
     match name {
         Some(name) if (200..300).contains(&facts.status) => Who::User(name),
         _ => Who::Unknown,
@@ -329,23 +360,24 @@ fn who(probe: &Probe, facts: AnswerFacts<'_>) -> Who {
 impl Proxy {
     /// Those of the credentials that a probe may carry: presenting one that is good for one use
     /// only, as some remember-me cookies are, would spend it.
-    fn provable(&self, credentials: &[Bare]) -> Vec<Bare> {
+    fn provable(&self, exchange: &Exchange, credentials: &[Bare]) -> Vec<Bare> {
+        let rules = self.site(exchange).rules;
         let session = |bare: &&Bare| {
-            let carried = self.settings.rules.carried_by(&bare.name);
+            let carried = rules.carried_by(&bare.name);
             carried.is_some_and(|credential| credential.role == Role::Session)
         };
         credentials.iter().filter(session).cloned().collect()
     }
 
-    fn key_of_all(&self, credentials: &[Bare]) -> SessionKey {
-        let keys = self.keys();
+    fn key_of_all(&self, exchange: &Exchange, credentials: &[Bare]) -> SessionKey {
+        let keys = self.keys(exchange);
         let all: Vec<u8> = credentials.iter().flat_map(|bare| keys.of_bare(bare).1.0).collect();
-        self.keyring.token(&self.settings.app, ":all", &all)
+        self.keyring.token(keys.app, ":all", &all)
     }
 
     /// Whether an answer to this request has to be watched for credentials outside the rules.
     pub(super) fn may_identify(&self, exchange: &Exchange) -> bool {
-        self.settings.probe.is_some() && exchange.presented.standing == Standing::Anonymous
+        self.site(exchange).probe.is_some() && exchange.presented.standing == Standing::Anonymous
     }
 }
 

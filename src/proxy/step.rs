@@ -38,6 +38,7 @@ impl Worker {
             );
             return self.relay(exchange, response).await;
         };
+        let site = proxy.site(&exchange);
         let live = exchange.presented.standing == Standing::Live;
         let signed = proxy.settings.session.binding == Binding::Signed;
         let begun = signed && !live && exchange.presented.lineage.is_none();
@@ -46,7 +47,7 @@ impl Worker {
             exchange.presented.lineage = Some(lineage);
         }
         let lineage = exchange.presented.lineage;
-        let keys = proxy.step_keys(lineage, issued.iter().chain(&kept));
+        let keys = proxy.step_keys(&exchange, lineage, issued.iter().chain(&kept));
         let dropped = proxy.steps.remember(&keys, &user, proxy.clock.now());
         proxy.metrics.steps_dropped.inc_by(dropped);
         let mut response = self.relay(exchange, response).await?;
@@ -54,7 +55,7 @@ impl Worker {
             // Cookies from before us carry no lineage yet: the next step would be a stranger's.
             for bare in &kept {
                 let headers = response.headers_mut();
-                proxy.issuer().reissue(headers, bare, lineage, &proxy.shapes);
+                proxy.issuer(site).reissue(headers, bare, lineage, &proxy.shapes);
             }
         }
         Ok(response)
@@ -64,7 +65,7 @@ impl Worker {
 impl Proxy {
     /// The user that an earlier step of this browser named.
     pub(super) fn named_in_step(&self, exchange: &Exchange) -> Option<String> {
-        if self.settings.rules.steps.is_empty() {
+        if self.site(exchange).rules.steps.is_empty() {
             return None;
         }
         self.steps.user(&self.steps_of(exchange), self.clock.now())
@@ -72,24 +73,25 @@ impl Proxy {
 
     /// What earlier steps of this browser are remembered under.
     pub(super) fn steps_of(&self, exchange: &Exchange) -> Vec<SessionKey> {
-        self.step_keys(exchange.presented.lineage, exchange.sent.iter())
+        self.step_keys(exchange, exchange.presented.lineage, exchange.sent.iter())
     }
 
     /// The lineage, and the values of session cookies that carry none.
     fn step_keys<'b>(
         &self,
+        exchange: &Exchange,
         lineage: Option<Lineage>,
         cookies: impl Iterator<Item = &'b Bare>,
     ) -> Vec<SessionKey> {
-        let settings = &self.settings;
+        let (settings, rules) = (&self.settings, self.site(exchange).rules);
         let bare = cookies.filter(|bare| {
-            let credential = settings.rules.credential(&bare.name);
+            let credential = rules.credential(&bare.name);
             let session = credential.is_some_and(|credential| credential.role == Role::Session);
             let stamped = settings.session.binding == Binding::Signed
                 && stamp::fits(bare.name.len() + 1 + bare.value.len());
             session && !stamped
         });
-        let key = |bare| self.keys().of_bare(bare).0;
+        let key = |bare| self.keys(exchange).of_bare(bare).0;
         lineage.map(Lineage::key).into_iter().chain(bare.map(key)).collect()
     }
 }

@@ -60,10 +60,10 @@ impl Worker {
         payload: Payload,
         cookie: Option<Vec<u8>>,
     ) -> Result<Answered, Refusal> {
-        let settings = &self.proxy.settings;
+        let rules = self.proxy.site(&exchange).rules;
         let method = parts.method.as_str();
         let form = fields::is_form(&parts.headers);
-        let payload = if settings.rules.needs_body(method, &exchange.path, form) {
+        let payload = if rules.needs_body(method, &exchange.path, form) {
             self.proxy.read(&parts, payload).await?
         } else {
             payload
@@ -77,8 +77,8 @@ impl Worker {
             fields: payload.fields(),
             step: step.as_deref(),
         };
-        let intent = detect::intent(&settings.rules, facts)?;
-        if intent.may_look_into_answer(&settings.rules) {
+        let intent = detect::intent(rules, facts)?;
+        if intent.may_look_into_answer(rules) {
             // The client gets what the app answers to this: readable for both.
             parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
@@ -92,12 +92,12 @@ impl Worker {
         let (answer, answered) = oneshot::channel();
         let worker = self.clone();
         self.proxy.lifecycle.spawn(async move {
-            let caller = exchange.caller.clone();
+            let (scope, caller) = (exchange.scope, exchange.caller.clone());
             let watched = Watched { permit, request, intent, safe };
             let result = worker.settle_watched(exchange, watched, &answer).await;
             if let Err(Ok(Settled { handed: Some((id, credentials)), .. })) = answer.send(result) {
                 worker.take_back(id);
-                worker.log_out_at_app(caller, credentials);
+                worker.log_out_at_app(scope, caller, credentials);
             }
         });
         let settled = answered.await.map_err(|_| Refusal::InternalError)??;
@@ -119,7 +119,7 @@ impl Worker {
             return Err(Refusal::UpstreamInvalid);
         }
         headers::to_downstream(response.headers_mut());
-        let (response, text) = self.inspected(&intent, response).await?;
+        let (response, text) = self.inspected(&exchange, &intent, response).await?;
         let (outcome, mut changes) = {
             let cookies = issue::read_all(response.headers(), proxy.clock.now());
             let facts = AnswerFacts {
@@ -128,7 +128,7 @@ impl Worker {
                 cookies: &cookies,
                 body: text.as_ref().map_or(AnswerBody::Unreadable, AnswerBody::Read),
             };
-            let rules = &proxy.settings.rules;
+            let rules = proxy.site(&exchange).rules;
             let credentials =
                 cookies.iter().filter(|cookie| rules.credential(cookie.name).is_some());
             let changes = issue::changes(&credentials.cloned().collect::<Vec<_>>());
@@ -213,7 +213,7 @@ impl Worker {
             return Ok(());
         };
         let tokens = issued.iter().filter(|bare| !bare.is_cookie());
-        let keys = |bare: &Bare| proxy.keys().of_bare(bare);
+        let keys = |bare: &Bare| proxy.keys(exchange).of_bare(bare);
         let bearer: Vec<KeyPair> = tokens.clone().map(keys).collect();
         // A token to refresh with is replaced; one to use goes on until the app no longer takes it.
         let refresh = Role::Refresh.token_name();
@@ -234,6 +234,7 @@ impl Worker {
     /// Reads the answer's body if the outcome hangs on it.
     async fn inspected(
         &self,
+        exchange: &Exchange,
         intent: &Intent,
         response: Response<AppBody>,
     ) -> Result<(Response<AppBody>, Option<AnswerText>), Refusal> {
@@ -246,7 +247,7 @@ impl Worker {
                 cookies: &cookies,
                 body: AnswerBody::Unread,
             };
-            detect::wants_body(&proxy.settings.rules, intent, facts)
+            detect::wants_body(proxy.site(exchange).rules, intent, facts)
         };
         if !wanted {
             return Ok((response, None));
@@ -292,7 +293,7 @@ impl Worker {
         let Some(entry) = entry.filter(|_| exchange.presented.standing == Standing::Live) else {
             return Ok(());
         };
-        let keys = |bare: &Bare| proxy.keys().of_bare(bare);
+        let keys = |bare: &Bare| proxy.keys(exchange).of_bare(bare);
         let fresh: Vec<KeyPair> = changes.issued.iter().map(keys).collect();
         let mut rotation =
             Rotation { now: proxy.clock.now(), bearer: vec![], superseded: vec![], fenced: vec![] };

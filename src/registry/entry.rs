@@ -178,6 +178,12 @@ impl Entry {
                 .is_ok()
     }
 
+    /// When a client was last told that it has ended.
+    pub fn told_of_end(&self) -> Option<Timestamp> {
+        let at = self.use_after_end_at.load(Ordering::Relaxed);
+        (at != i64::MIN).then_some(Timestamp(at))
+    }
+
     /// Takes over a newer state of the same user; the ending is not part of it.
     pub(super) fn update(&self, session: &Session, agent: Option<Arc<str>>) {
         self.renewed_at.store(session.renewed_at.0, Ordering::Relaxed);

@@ -71,6 +71,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
                 "schema/recognition",
                 "schema/recognition/credentials",
                 "schema/recognition/expressions",
+                "schema/scope",
                 "schema/server",
                 "tree",
                 "units",

@@ -3,11 +3,15 @@
 
 mod answers;
 mod bad_input;
+mod basic;
 mod cookies;
 mod login;
 mod methods;
+mod probe;
+mod scopes;
 mod steps;
 mod streams;
+mod tokens;
 
 use std::collections::HashMap;
 use std::sync::Arc;

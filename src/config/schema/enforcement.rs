@@ -42,7 +42,7 @@ pub(super) fn enforcement(root: &mut Table<'_>) -> (EnforcementSettings, Mode) {
     (settings, mode)
 }
 
-fn app_logout(table: &mut Table<'_>) -> Option<AppLogout> {
+pub(super) fn app_logout(table: &mut Table<'_>) -> Option<AppLogout> {
     let node = table.take("app_logout")?;
     if matches!(&node.value, Value::Text(text) if text == "none") {
         return None;

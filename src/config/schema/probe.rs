@@ -32,7 +32,7 @@ pub(super) fn probe(identity: &mut Table<'_>) -> Option<Probe> {
         method,
         path,
         headers: headers(&mut table),
-        user: expressions(&mut table, "user", Side::Response),
+        user: expressions(&mut table, "user", Side::Asked),
         anonymous: conditions_met(&mut table, "anonymous"),
         timeout_ms: table.duration("timeout", 2_000, 50..=60_000),
         cache_ms: i64::try_from(table.duration("cache", 60_000, 1_000..=3_600_000))

@@ -27,16 +27,17 @@ enum Kind {
 }
 
 /// All rules.
-pub(super) fn rules(root: &mut Table<'_>, context: &Context<'_>) -> RuleSet {
+pub(super) fn rules(root: &mut Table<'_>, context: &Context<'_>, has_probe: bool) -> RuleSet {
     let stated = (root.has_some("credential"), root.has_some("login"));
     let credentials: Vec<Credential> = credentials(root);
     if !stated.0 && context.preset_known {
         let what = "is missing: which cookie or token proves a session?";
         root.missing("credential", what, "[[credential]] at = \"cookie:NAME\", or [app] preset");
     }
-    if !stated.1 && context.preset_known {
+    if !stated.1 && context.preset_known && !has_probe {
         let what = "is missing: without a rule for logins no user is ever known";
-        root.missing("login", what, "[[login]] with `request` and `user`, or [app] preset");
+        let allowed = "[[login]] with `request` and `user`, [identity.probe], or [app] preset";
+        root.missing("login", what, allowed);
     }
     let rules = RuleSet {
         logins: rules_of(root, "login", Kind::Login, &credentials),

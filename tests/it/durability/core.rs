@@ -164,6 +164,8 @@ impl Core {
             session: &self.recorder.session,
             mode: Mode::Enforce,
             now: self.recorder.clock.now(),
+            client: "",
+            navigation: true,
         };
         judge.presented(&[Candidate { name: COOKIE, value: cookie }])
     }

@@ -13,6 +13,8 @@ pub(in crate::config::schema) enum Side {
     Request,
     Response,
     Either,
+    /// The answer to a probe, and the name that went with it.
+    Asked,
 }
 
 pub(in crate::config::schema) fn expressions(
@@ -79,7 +81,12 @@ fn expression(
                            into `request`";
             table.wrong(key, at, "looks into the request, which proves nothing", allowed);
         }
-        (Side::Request | Side::Either, false) | (Side::Response | Side::Either, true) => {}
+        (Side::Asked, false) if expression.place != Source::BasicUser => {
+            let allowed = "rjson:, rheader: or rbody: of the answer, or basic:user";
+            table.wrong(key, at, "is not what the app says when asked", allowed);
+        }
+        (Side::Request | Side::Either | Side::Asked, false)
+        | (Side::Response | Side::Either | Side::Asked, true) => {}
     }
     Some(expression)
 }
