@@ -82,6 +82,7 @@ pub fn changes(cookies: &[SetCookie<'_>]) -> Changes {
 /// Writes credential cookies for one app.
 pub struct Issuer<'a> {
     pub keyring: &'a Keyring,
+    pub scope: Option<&'a str>,
     pub app: &'a str,
     pub rules: &'a RuleSet,
     pub now: Timestamp,
@@ -148,7 +149,7 @@ impl Issuer<'_> {
     /// Issues a cookie again that the app left as it was, under a new lineage and with the
     /// attributes it had.
     pub fn reissue(&self, headers: &mut HeaderMap, bare: &Bare, lineage: Lineage, shapes: &Shapes) {
-        for shape in shapes.of(&bare.name) {
+        for shape in shapes.of(self.scope, &bare.name) {
             let plain = set_cookie::write(&shape, &bare.value);
             let line =
                 stamp::issue(self.keyring, self.app, &bare.name, &bare.value, lineage, plain.len())
@@ -162,9 +163,15 @@ impl Issuer<'_> {
 
 /// Expires cookies of these names in every shape they were seen in, except those the answer itself
 /// sets or deletes.
-pub fn expire(headers: &mut HeaderMap, names: &[String], shapes: &Shapes, now: Timestamp) {
+pub fn expire(
+    headers: &mut HeaderMap,
+    scope: Option<&str>,
+    names: &[String],
+    shapes: &Shapes,
+    now: Timestamp,
+) {
     let mut lines = Vec::new();
-    for shape in names.iter().flat_map(|name| shapes.of(name)) {
+    for shape in names.iter().flat_map(|name| shapes.of(scope, name)) {
         let line = set_cookie::expire(&shape);
         let taken = headers.get_all(SET_COOKIE).iter().any(|other| {
             set_cookie::parse(other.as_bytes(), now).is_some_and(|other| {
@@ -184,7 +191,8 @@ pub fn expire(headers: &mut HeaderMap, names: &[String], shapes: &Shapes, now: T
     }
 }
 
-/// How each credential cookie was last set, by name: memory of what the store keeps.
+/// How each credential cookie was last set, by scope and name: memory of what the store keeps, where
+/// a cookie of a scope is called `scope/name`.
 #[derive(Default)]
 pub struct Shapes(RwLock<HashMap<String, Vec<CookieShape>>>);
 
@@ -193,13 +201,18 @@ impl Shapes {
     pub fn new(known: Vec<CookieShape>) -> Self {
         let shapes = Self::default();
         for shape in known {
-            shapes.learn(&shape);
+            shapes.put(&shape);
         }
         shapes
     }
 
-    /// Remembers a shape; true when it is new and the store should know.
-    pub fn learn(&self, shape: &CookieShape) -> bool {
+    /// Remembers a shape; when it is new, also what the store should keep.
+    pub fn learn(&self, scope: Option<&str>, shape: &CookieShape) -> Option<CookieShape> {
+        let kept = CookieShape { name: kept_name(scope, &shape.name), ..shape.clone() };
+        self.put(&kept).then_some(kept)
+    }
+
+    fn put(&self, shape: &CookieShape) -> bool {
         if self.0.read().get(&shape.name).is_some_and(|known| known.contains(shape)) {
             return false;
         }
@@ -217,8 +230,10 @@ impl Shapes {
     }
 
     /// The shapes of a name; a cookie never seen set is assumed to be for the whole site.
-    pub fn of(&self, name: &str) -> Vec<CookieShape> {
-        self.0.read().get(name).cloned().unwrap_or_else(|| {
+    pub fn of(&self, scope: Option<&str>, name: &str) -> Vec<CookieShape> {
+        let kept = self.0.read().get(&kept_name(scope, name)).cloned();
+        let plain = |shape| CookieShape { name: name.to_owned(), ..shape };
+        kept.map(|shapes| shapes.into_iter().map(plain).collect()).unwrap_or_else(|| {
             vec![CookieShape {
                 name: name.to_owned(),
                 domain: String::new(),
@@ -227,6 +242,11 @@ impl Shapes {
             }]
         })
     }
+}
+
+/// No name of a cookie has a `/` in it.
+fn kept_name(scope: Option<&str>, name: &str) -> String {
+    scope.map_or_else(|| name.to_owned(), |scope| format!("{scope}/{name}"))
 }
 
 #[cfg(test)]
@@ -254,7 +274,7 @@ mod tests {
         }
         let keyring = Keyring::new(&[1; 32]);
         let rules = rules();
-        let issuer = Issuer { keyring: &keyring, app: "a", rules: &rules, now: NOW };
+        let issuer = Issuer { keyring: &keyring, scope: None, app: "a", rules: &rules, now: NOW };
         let unstamped = issuer.relabel(&mut headers, label);
         (shown(&headers), unstamped)
     }
@@ -289,11 +309,11 @@ mod tests {
     fn dead_cookies_expire_in_every_scope_they_had() {
         let shapes = Shapes::default();
         for line in ["sid=1; Path=/a", "sid=2; Path=/b; Secure", "sid=3; Path=/c"] {
-            shapes.learn(&set_cookie::parse(line.as_bytes(), NOW).unwrap().shape);
+            shapes.learn(None, &set_cookie::parse(line.as_bytes(), NOW).unwrap().shape);
         }
         let mut headers = HeaderMap::new();
         headers.append(SET_COOKIE, "sid=new; Path=/c".parse().unwrap());
-        expire(&mut headers, &["sid".to_owned(), "other".to_owned()], &shapes, NOW);
+        expire(&mut headers, None, &["sid".to_owned(), "other".to_owned()], &shapes, NOW);
         let gone = "Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0";
         assert_eq!(
             shown(&headers),
@@ -311,12 +331,13 @@ mod tests {
         let shapes = Shapes::default();
         for at in 0..100 {
             let line = format!("n{at}=1; Path=/");
-            shapes.learn(&set_cookie::parse(line.as_bytes(), NOW).unwrap().shape);
+            shapes.learn(None, &set_cookie::parse(line.as_bytes(), NOW).unwrap().shape);
             let line = format!("sid=1; Path=/{at}");
-            shapes.learn(&set_cookie::parse(line.as_bytes(), NOW).unwrap().shape);
+            shapes.learn(None, &set_cookie::parse(line.as_bytes(), NOW).unwrap().shape);
         }
-        assert_eq!(shapes.of("sid").len(), SHAPES_MAX);
+        assert_eq!(shapes.of(None, "sid").len(), SHAPES_MAX);
+        assert_eq!(shapes.of(Some("wiki"), "sid")[0].path, "/");
         assert_eq!(shapes.0.read().len(), NAMES_MAX);
-        assert!(!shapes.learn(&shapes.of("sid")[0].clone()));
+        assert_eq!(shapes.learn(None, &shapes.of(None, "sid")[0].clone()), None);
     }
 }

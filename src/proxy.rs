@@ -273,8 +273,8 @@ impl Proxy {
     }
 
     fn issuer<'a>(&'a self, site: Site<'a>) -> Issuer<'a> {
-        let Site { app, rules, .. } = site;
-        Issuer { keyring: &self.keyring, app, rules, now: self.clock.now() }
+        let Site { scope, app, rules, .. } = site;
+        Issuer { keyring: &self.keyring, scope, app, rules, now: self.clock.now() }
     }
 
     /// What tells one device from another where the credential does not: HTTP Basic.
@@ -405,7 +405,7 @@ impl Proxy {
             return;
         }
         let headers = response.headers_mut();
-        issue::expire(headers, names, &self.shapes, self.clock.now());
+        issue::expire(headers, self.site(exchange).scope, names, &self.shapes, self.clock.now());
         // A cache that kept this answer would sign other people out.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }

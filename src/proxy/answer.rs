@@ -137,7 +137,7 @@ impl Proxy {
             return Ok(());
         }
         let changes = issue::changes(&cookies);
-        self.learn(&changes);
+        self.learn(exchange, &changes);
         let live = exchange.presented.entry.as_ref();
         let live = live.filter(|_| exchange.presented.standing == Standing::Live);
         let label = self.label(exchange, live).await?;
@@ -275,10 +275,11 @@ impl Proxy {
     }
 
     /// Remembers how the app sets its credential cookies.
-    pub(super) fn learn(&self, changes: &Changes) {
+    pub(super) fn learn(&self, exchange: &Exchange, changes: &Changes) {
+        let scope = self.site(exchange).scope;
         for shape in &changes.shapes {
-            if self.shapes.learn(shape) {
-                let (store, shape) = (Arc::clone(&self.recorder.store), shape.clone());
+            if let Some(shape) = self.shapes.learn(scope, shape) {
+                let store = Arc::clone(&self.recorder.store);
                 self.lifecycle.spawn(async move {
                     if let Err(error) = store.remember_shape(shape).await {
                         tracing::warn!(%error, "the attributes of a cookie could not be kept");

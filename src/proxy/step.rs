@@ -24,7 +24,7 @@ impl Worker {
         response: Response<AppBody>,
     ) -> Result<Response<Body>, Refusal> {
         let proxy = &*self.proxy;
-        proxy.learn(changes);
+        proxy.learn(&exchange, changes);
         let Changes { issued, deleted, .. } = changes;
         let replaced = |name: &String| {
             issued.iter().any(|issued| issued.name == *name) || deleted.contains(name)

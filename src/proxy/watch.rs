@@ -170,7 +170,7 @@ impl Worker {
         mut response: Response<AppBody>,
         answer: &oneshot::Sender<Result<Settled, Refusal>>,
     ) -> Result<Settled, Refusal> {
-        self.proxy.learn(&claim.changes);
+        self.proxy.learn(&exchange, &claim.changes);
         let Some(claim) = self.confirm(&exchange, claim, &mut response).await? else {
             return self.relay(exchange, response).await.map(Settled::from);
         };
