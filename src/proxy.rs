@@ -40,6 +40,7 @@ use crate::session::{Client, EndReason, Ending, Initiator, Mode, SessionId};
 use crate::settings::{OnEnded, Settings};
 use crate::steps::Steps;
 use crate::upstream::Upstream;
+use crate::url::Carriers;
 
 /// What all workers share.
 pub struct Proxy {
@@ -52,6 +53,8 @@ pub struct Proxy {
     pub shapes: Shapes,
     pub steps: Steps,
     pub lifecycle: Lifecycle,
+    /// Where a session id would pass beside the cookies.
+    pub carriers: Carriers,
     /// Something failed that cannot be mended; the process leaves with an error.
     pub failed: AtomicBool,
 }
@@ -108,6 +111,8 @@ impl Worker {
         let caller = Caller::identify(peer, request.headers(), &settings.server.trusted_proxies);
         // 2 read the request
         let upgrade = headers::check(&request, &settings.server.limits)?.upgrade;
+        let cut = proxy.carriers.cut_from(request.uri_mut());
+        cut.map_err(|_| Refusal::TargetInvalid)?;
         let path = proxy.path(&request)?;
         let scan = proxy.scan(request.headers())?;
         // 3 look up

@@ -27,10 +27,11 @@ use crate::recorder::{Recorder, RegistryFeed};
 use crate::refusal::Refusal;
 use crate::registry::Registry;
 use crate::session::{Mode, SessionId};
-use crate::settings::Settings;
+use crate::settings::{Settings, UrlIds};
 use crate::steps::Steps;
 use crate::store::{self, StoreError};
 use crate::upstream::Upstream;
+use crate::url::Carriers;
 
 use self::control::AdminControl;
 
@@ -132,6 +133,10 @@ async fn build(
         switches: settings.switches,
         session: settings.session.clone(),
     };
+    let carriers = match (settings.session.url_ids, settings.switches.mode) {
+        (UrlIds::Strip, Mode::Enforce) => Carriers::of(&settings.rules),
+        (UrlIds::Pass, _) | (_, Mode::Observe) => Carriers::default(),
+    };
     let failed = AtomicBool::new(false);
     if settings.switches.mode == Mode::Enforce {
         let noted = recorder.forget_observed(&noted).await;
@@ -148,6 +153,7 @@ async fn build(
         shapes,
         steps,
         lifecycle,
+        carriers,
         failed,
     }))
 }

@@ -121,6 +121,15 @@ pub enum Untracked {
     Refuse,
 }
 
+/// What happens to session ids in URLs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UrlIds {
+    /// Cut out: a session comes in by its cookie or not at all.
+    Strip,
+    /// Left: the app reads none there.
+    Pass,
+}
+
 /// `[session]`. The timeouts are part of each [`Limits`] entry.
 #[derive(Clone, Debug)]
 pub struct SessionSettings {
@@ -128,6 +137,7 @@ pub struct SessionSettings {
     pub untracked: Untracked,
     /// Logins without a user name: counted alone (`Pass`) or refused.
     pub unattributed: Untracked,
+    pub url_ids: UrlIds,
     /// Requests to these paths are not activity.
     pub idle_ignore_paths: Patterns,
     pub rotation_grace_ms: i64,

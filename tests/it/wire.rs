@@ -8,6 +8,7 @@ mod login;
 mod methods;
 mod steps;
 mod streams;
+mod urls;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use crate::identity;
 use crate::policy::{EvictOrder, Limit, Limits, OnLimit, OnPasswordChange, Switches};
 use crate::rules::matcher::Glob;
 use crate::session::Mode;
-use crate::settings::{Binding, Normalize, SessionSettings, Untracked};
+use crate::settings::{Binding, Normalize, SessionSettings, Untracked, UrlIds};
 use crate::store::Retention;
 
 use super::super::diagnostic::Place;
@@ -106,11 +106,13 @@ pub(super) struct Timeouts {
 pub(super) fn session(root: &mut Table<'_>) -> (Session, Timeouts) {
     let mut table = root.table("session");
     let untracked = [("pass", Untracked::Pass), ("refuse", Untracked::Refuse)];
+    let url_ids = [("strip", UrlIds::Strip), ("pass", UrlIds::Pass)];
     let bindings = [("signed", Binding::Signed), ("value", Binding::Value)];
     let settings = SessionSettings {
         binding: table.choice("binding", Binding::Signed, &bindings, &[]),
         untracked: table.choice("untracked", Untracked::Pass, &untracked, &["probe"]),
         unattributed: table.choice("unattributed", Untracked::Refuse, &untracked, &[]),
+        url_ids: table.choice("url_ids", UrlIds::Strip, &url_ids, &[]),
         idle_ignore_paths: paths(&mut table, "idle_ignore_paths"),
         rotation_grace_ms: to_i64(table.duration("rotation_grace", 10 * SECOND, 0..=10 * MINUTE)),
         step_timeout_ms: to_i64(table.duration("step_timeout", 10 * MINUTE, 100..=DAY)),

@@ -19,7 +19,7 @@ use headcount::recorder::{Recorder, RegistryFeed};
 use headcount::registry::Registry;
 use headcount::rules::matcher::Patterns;
 use headcount::session::{Client, Mode, SessionId, SessionKey, Timestamp};
-use headcount::settings::{Binding, SessionSettings, Untracked};
+use headcount::settings::{Binding, SessionSettings, Untracked, UrlIds};
 use headcount::stamp::{self, Lineage};
 use headcount::store::{Committed, Feed, Retention, sqlite};
 
@@ -48,6 +48,7 @@ pub(super) fn session_settings() -> SessionSettings {
     SessionSettings {
         binding: Binding::Signed,
         untracked: Untracked::Pass,
+        url_ids: UrlIds::Strip,
         unattributed: Untracked::Refuse,
         idle_ignore_paths: Patterns::default(),
         rotation_grace_ms: 10_000,
