@@ -45,6 +45,7 @@ pub mod inspect;
 pub mod path;
 pub mod set_cookie;
 pub mod stamp;
+pub mod url;
 
 // What is kept: the clock and the keys, the store, its picture in memory, the audit trail.
 pub mod audit;

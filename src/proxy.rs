@@ -47,6 +47,7 @@ use crate::session::{Client, EndReason, Ending, Initiator, Mode, SessionId};
 use crate::settings::{OnEnded, Settings, Site};
 use crate::steps::Steps;
 use crate::upstream::Upstream;
+use crate::url::Carriers;
 
 use self::payload::Payload;
 
@@ -62,6 +63,8 @@ pub struct Proxy {
     pub steps: Steps,
     pub probes: Probes,
     pub lifecycle: Lifecycle,
+    /// Where a session id would pass beside the cookies.
+    pub carriers: Carriers,
     /// Something failed that cannot be mended; the process leaves with an error.
     pub failed: AtomicBool,
 }
@@ -122,6 +125,8 @@ impl Worker {
         let caller = Caller::identify(peer, request.headers(), &settings.server.trusted_proxies);
         // 2 read the request
         let upgrade = headers::check(&request, &settings.server.limits)?.upgrade;
+        let cut = proxy.carriers.cut_from(request.uri_mut());
+        cut.map_err(|_| Refusal::TargetInvalid)?;
         let path = path::canonical(request.uri().path());
         let scope = settings.scope_of(&caller.host, &path.text);
         let site = settings.site(scope);

@@ -28,10 +28,11 @@ use crate::recorder::{Recorder, RegistryFeed};
 use crate::refusal::Refusal;
 use crate::registry::Registry;
 use crate::session::{Mode, SessionId};
-use crate::settings::Settings;
+use crate::settings::{Settings, UrlIds};
 use crate::steps::Steps;
 use crate::store::{self, StoreError};
 use crate::upstream::Upstream;
+use crate::url::Carriers;
 
 use self::control::AdminControl;
 
@@ -133,6 +134,14 @@ async fn build(
         switches: settings.switches,
         session: settings.session.clone(),
     };
+    let carriers = match (settings.session.url_ids, settings.switches.mode) {
+        (UrlIds::Strip, Mode::Enforce) => {
+            let scopes = settings.scopes.iter().map(|scope| &scope.rules);
+            let all: Vec<_> = std::iter::once(&settings.rules).chain(scopes).collect();
+            Carriers::of(&all)
+        }
+        (UrlIds::Pass, _) | (_, Mode::Observe) => Carriers::default(),
+    };
     let failed = AtomicBool::new(false);
     if settings.switches.mode == Mode::Enforce {
         let noted = recorder.forget_observed(&noted).await;
@@ -154,6 +163,7 @@ async fn build(
         steps,
         probes,
         lifecycle,
+        carriers,
         failed,
     }))
 }

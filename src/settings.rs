@@ -213,6 +213,15 @@ pub enum Untracked {
     Refuse,
 }
 
+/// What happens to session ids in URLs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UrlIds {
+    /// Cut out: a session comes in by its cookie or not at all.
+    Strip,
+    /// Left: the app reads none there.
+    Pass,
+}
+
 /// What happens to a login without a user name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unattributed {
@@ -256,6 +265,7 @@ pub struct SessionSettings {
     pub binding: Binding,
     pub untracked: Untracked,
     pub unattributed: Unattributed,
+    pub url_ids: UrlIds,
     /// Requests to these paths are not activity.
     pub idle_ignore_paths: Patterns,
     pub rotation_grace_ms: i64,

@@ -42,6 +42,16 @@ pub const PRESETS: &[Preset] = &[
         about: "plain PHP sessions, with and without a new id at login",
         toml: include_str!("../../config/presets/php.toml"),
     },
+    Preset {
+        name: "wordpress",
+        about: "WordPress 5 and 6: its own login page, by user name or e-mail",
+        toml: include_str!("../../config/presets/wordpress.toml"),
+    },
+    Preset {
+        name: "tomcat-form",
+        about: "Tomcat 9 to 11 with FORM authentication, `j_security_check`",
+        toml: include_str!("../../config/presets/tomcat-form.toml"),
+    },
 ];
 
 /// The preset of this name.

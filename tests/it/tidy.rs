@@ -36,7 +36,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("policy", &[]),
         ("steps", &[]),
     ],
-    &[("audit", &[]), ("enforce", &[]), ("inspect", &[]), ("stamp", &[])],
+    &[("audit", &[]), ("enforce", &[]), ("inspect", &[]), ("stamp", &[]), ("url", &[])],
     &[("store", &["sqlite", "sqlite/prune", "sqlite/rows", "sqlite/writer"]), ("terminal", &[])],
     &[
         ("decide", &[]),
@@ -112,6 +112,7 @@ const PURE: &[&str] = &[
     "session",
     "set_cookie",
     "stamp",
+    "url",
 ];
 
 /// What a pure file does not name.

@@ -12,6 +12,7 @@ mod scopes;
 mod steps;
 mod streams;
 mod tokens;
+mod urls;
 
 use std::collections::HashMap;
 use std::sync::Arc;

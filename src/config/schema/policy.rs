@@ -8,7 +8,9 @@ use crate::identity;
 use crate::policy::{EvictOrder, Limit, Limits, OnLimit, OnPasswordChange, Switches};
 use crate::rules::matcher::Glob;
 use crate::session::Mode;
-use crate::settings::{Binding, Normalize, Probe, SessionSettings, Unattributed, Untracked};
+use crate::settings::{
+    Binding, Normalize, Probe, SessionSettings, Unattributed, Untracked, UrlIds,
+};
 use crate::store::Retention;
 
 use super::super::diagnostic::Place;
@@ -122,11 +124,13 @@ pub(super) struct Timeouts {
 pub(super) fn session(root: &mut Table<'_>, has_probe: bool) -> (Session, Timeouts) {
     let mut table = root.table("session");
     let unattributed = [("pass", Unattributed::Pass), ("refuse", Unattributed::Refuse)];
+    let url_ids = [("strip", UrlIds::Strip), ("pass", UrlIds::Pass)];
     let bindings = [("signed", Binding::Signed), ("value", Binding::Value)];
     let settings = SessionSettings {
         binding: table.choice("binding", Binding::Signed, &bindings, &[]),
         untracked: untracked(&mut table, has_probe),
         unattributed: table.choice("unattributed", Unattributed::Refuse, &unattributed, &[]),
+        url_ids: table.choice("url_ids", UrlIds::Strip, &url_ids, &[]),
         idle_ignore_paths: paths(&mut table, "idle_ignore_paths"),
         rotation_grace_ms: to_i64(table.duration("rotation_grace", 10 * SECOND, 0..=10 * MINUTE)),
         step_timeout_ms: to_i64(table.duration("step_timeout", 10 * MINUTE, 100..=DAY)),

@@ -20,7 +20,7 @@ use headcount::registry::Registry;
 use headcount::rules::RuleSet;
 use headcount::rules::matcher::Patterns;
 use headcount::session::{Client, Mode, SessionId, SessionKey, Timestamp};
-use headcount::settings::{Binding, SessionSettings, Unattributed, Untracked};
+use headcount::settings::{Binding, SessionSettings, Unattributed, Untracked, UrlIds};
 use headcount::stamp::{self, Lineage};
 use headcount::store::{Committed, Feed, Retention, sqlite};
 
@@ -49,6 +49,7 @@ pub(super) fn session_settings() -> SessionSettings {
     SessionSettings {
         binding: Binding::Signed,
         untracked: Untracked::Pass,
+        url_ids: UrlIds::Strip,
         unattributed: Unattributed::Refuse,
         idle_ignore_paths: Patterns::default(),
         rotation_grace_ms: 10_000,

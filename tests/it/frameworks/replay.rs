@@ -1,12 +1,24 @@
 //! An ended session's cookies, in every spelling that some parser reads as those cookies, while the
 //! site itself would still take them.
 
-use super::{COOKIE_SESSION, Case, FLASK, app_value, on_every_site};
+use super::{COOKIE_SESSION, Case, FLASK, app_value, on_every_site, on_site};
 use crate::support::proxy::Proxy;
 use crate::support::raw::{self, raw};
 use crate::support::spellings::spellings;
 
 on_every_site! {
+    an_ended_sessions_cookies_are_anonymous_in_every_spelling
+    a_logged_out_sessions_cookies_are_anonymous
+}
+
+on_site! {
+    on_wordpress WORDPRESS:
+    an_ended_sessions_cookies_are_anonymous_in_every_spelling
+    a_logged_out_sessions_cookies_are_anonymous
+}
+
+on_site! {
+    on_tomcat TOMCAT:
     an_ended_sessions_cookies_are_anonymous_in_every_spelling
     a_logged_out_sessions_cookies_are_anonymous
 }

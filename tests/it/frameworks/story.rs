@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use super::{Case, on_every_site};
+use super::{Case, on_every_site, on_site};
 use crate::support::browser::password_of;
 
 on_every_site! {
@@ -16,6 +16,30 @@ on_every_site! {
     other_users_are_never_touched
     one_device_is_ended_and_the_other_lives
     requests_side_by_side_are_no_logout
+}
+
+on_site! {
+    on_wordpress WORDPRESS:
+    a_second_login_ends_the_first
+    three_sessions_are_kept
+    a_login_can_be_denied_instead
+    wrong_passwords_with_a_victims_name_change_nothing
+    a_second_login_in_one_browser_keeps_one_session
+    another_user_in_one_browser_replaces_the_first
+    a_logout_frees_its_slot
+    other_users_are_never_touched
+    one_device_is_ended_and_the_other_lives
+}
+
+on_site! {
+    on_tomcat TOMCAT:
+    a_second_login_ends_the_first
+    three_sessions_are_kept
+    a_login_can_be_denied_instead
+    wrong_passwords_with_a_victims_name_change_nothing
+    a_logout_frees_its_slot
+    other_users_are_never_touched
+    one_device_is_ended_and_the_other_lives
 }
 
 fn a_second_login_ends_the_first(case: Case) {
@@ -61,11 +85,12 @@ fn wrong_passwords_with_a_victims_name_change_nothing(case: Case) {
     let (victim, other) = (site.user(), site.user());
     let mut browser = case.signed_in(&proxy, &victim);
     let mut signed_in = case.signed_in(&proxy, &other);
-    for attempt in 0..200 {
+    let attempts = if case.preset == "wordpress" { 40 } else { 200 };
+    for attempt in 0..attempts {
         let mut fresh = proxy.browser();
         let attacker = if attempt % 4 == 0 { &mut signed_in } else { &mut fresh };
         let answer = case.try_login(attacker, &victim, &format!("guess{attempt}"));
-        assert_eq!(answer.status, 302, "{}", answer.text());
+        assert!(case.fails.contains(&answer.status), "{} {}", answer.status, answer.text());
         assert_ne!(case.whoami(attacker).as_deref(), Some(victim.as_str()));
     }
     case.assert_serves(&mut browser, &victim);

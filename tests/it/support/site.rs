@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::browser::Browser;
 use super::process::Process;
-use super::{eventually, top};
+use super::{top, within};
 
 /// What the site is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +31,16 @@ pub(crate) enum App {
     PhpKeepsOld,
     /// PHP that never renews the id.
     PhpSameId,
+    /// PHP with `session_regenerate_id(true)` that takes session ids from URLs too.
+    PhpUrlIds,
+    /// Tomcat with FORM authentication.
+    Tomcat,
+    /// WordPress on MariaDB.
+    WordPress,
 }
+
+/// How long a site may take to start: some of them install themselves first.
+const START: Duration = Duration::from_secs(120);
 
 /// A running site.
 pub(crate) struct Site {
@@ -42,13 +52,13 @@ pub(crate) struct Site {
 impl Site {
     /// The site of this kind.
     pub(crate) fn shared(app: App) -> &'static Self {
-        static SITES: [OnceLock<Site>; 8] = [const { OnceLock::new() }; 8];
+        static SITES: [OnceLock<Site>; 11] = [const { OnceLock::new() }; 11];
         SITES[app as usize].get_or_init(|| Self::start(app))
     }
 
     fn start(app: App) -> Self {
         let mut process = Process::start(&format!("{app:?}"), &mut command(app));
-        let address = eventually("the site listens", || {
+        let address = within(START, "the site listens", || {
             let lines = process.lines();
             let ended = process.ended();
             assert!(ended.is_none(), "{app:?} ended ({ended:?}), run tests/setup: {lines:?}");
@@ -89,25 +99,37 @@ fn command(app: App) -> Command {
         App::Passport => node("passport"),
         App::PassportRolling => node("rolling"),
         App::CookieSession => node("cookie-session"),
-        App::Php => php("delete"),
-        App::PhpKeepsOld => php("keep"),
-        App::PhpSameId => php("none"),
+        App::Php => php("delete", ""),
+        App::PhpKeepsOld => php("keep", ""),
+        App::PhpSameId => php("none", ""),
+        App::PhpUrlIds => php("delete", "-d session.use_only_cookies=0 -d session.use_trans_sid=1"),
+        App::Tomcat => script("tomcat"),
+        App::WordPress => script("wordpress"),
     }
+}
+
+/// A site that brings a script which runs it in a folder and clears up after it.
+fn script(site: &str) -> Command {
+    let folder = format!("{site}-{}", std::process::id());
+    let mut command = Command::new(top().join("tests/sites").join(site).join("start"));
+    command.arg([env!("CARGO_TARGET_TMPDIR"), &folder].iter().collect::<PathBuf>());
+    command
 }
 
 /// PHP's own server, which does not watch its standard input: a shell does. Its workers outlive it,
 /// so they have a process group that ends as a whole.
-fn php(regenerate: &str) -> Command {
-    let folder = format!("php-{regenerate}-{}", std::process::id());
+fn php(regenerate: &str, settings: &str) -> Command {
+    let folder = format!("php-{regenerate}{}-{}", settings.len(), std::process::id());
     let sessions: PathBuf = [env!("CARGO_TARGET_TMPDIR"), &folder].iter().collect();
     std::fs::create_dir_all(&sessions).unwrap();
     let script = "command -v php >/dev/null || { echo php is missing >&2; exit 1; }
-        setsid php -S 127.0.0.1:0 -t . -d session.save_path=\"$0\" &
+        setsid php -S 127.0.0.1:0 -t . -d session.save_path=\"$0\" $1 &
         cat >/dev/null; kill -s TERM -- -$!; rm -rf \"$0\"";
     let mut command = Command::new("sh");
     command
         .args(["-c", script])
         .arg(sessions)
+        .arg(settings)
         .current_dir(top().join("tests/sites/php"))
         .env("PHP_CLI_SERVER_WORKERS", "4")
         .env("SITE_REGENERATE", regenerate);

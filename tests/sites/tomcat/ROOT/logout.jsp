@@ -1,0 +1,4 @@
+<%
+    session.invalidate();
+    response.sendRedirect("index.jsp");
+%>
