@@ -4,6 +4,7 @@
 
 mod answer;
 mod app_logout;
+mod guest;
 mod step;
 mod watch;
 

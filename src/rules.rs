@@ -50,6 +50,9 @@ pub struct Rule {
     /// A success without a credential set counts although a session is live (apps that change the
     /// user behind an unchanged cookie). Logins only.
     pub in_place: bool,
+    /// The app lets only those sign in who are not yet: over a live session it redirects unasked, so
+    /// that a success there proves nothing. Logins only.
+    pub guests_only: bool,
 }
 
 /// What the request looks like; all that are given must hold.

@@ -50,6 +50,7 @@ pub enum Outcome {
     LoggedIn {
         user: Option<String>,
         in_place: bool,
+        guests_only: bool,
     },
     /// A login was begun, but is not done. `user` as found.
     Stepped {
@@ -92,6 +93,7 @@ pub fn outcome(rules: &RuleSet, intent: &Intent, facts: AnswerFacts<'_>) -> Outc
             return Outcome::LoggedIn {
                 user: user_of(rule, login, facts),
                 in_place: rule.in_place,
+                guests_only: rule.guests_only,
             };
         }
     }

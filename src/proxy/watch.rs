@@ -140,8 +140,11 @@ impl Worker {
             (detect::outcome(rules, &intent, facts), changes)
         };
         match outcome {
-            Outcome::LoggedIn { user, in_place } => {
+            Outcome::LoggedIn { user, in_place, guests_only } => {
                 proxy.learn(&changes);
+                if guests_only && self.is_no_guest(&exchange, user.as_deref())? {
+                    return self.relay(exchange, response).await.map(Settled::from);
+                }
                 let candidate = self.candidate(&exchange, user, in_place, changes)?;
                 match candidate {
                     Some(candidate) => {

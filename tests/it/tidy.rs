@@ -78,7 +78,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("issue", &[]),
         ("listener", &["workers"]),
     ],
-    &[("proxy", &["answer", "app_logout", "step", "watch"])],
+    &[("proxy", &["answer", "app_logout", "guest", "step", "watch"])],
     &[("server", &["control"])],
     &[("demo", &["app", "story", "story/browser"])],
     &[("cli", &["help", "local", "remote"])],

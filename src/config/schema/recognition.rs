@@ -126,7 +126,7 @@ fn rule(mut table: Table<'_>, kind: Kind, credentials: &[Credential]) -> Rule {
                        does not get";
         table.missing("success", "is missing: what does the app answer?", allowed);
     }
-    let (mut user, mut in_place) = (Vec::new(), false);
+    let (mut user, mut in_place, mut guests_only) = (Vec::new(), false, false);
     if kind != Kind::Other {
         if !table.has_some("user") {
             let allowed = "user = \"form:username\", or where else the user's name is";
@@ -136,10 +136,11 @@ fn rule(mut table: Table<'_>, kind: Kind, credentials: &[Credential]) -> Rule {
     }
     if kind == Kind::Login {
         in_place = table.flag("in_place", false);
+        guests_only = table.flag("guests_only", false);
     }
     table.later(&[("issues", "leave it out: bearer tokens come with a later version")]);
     table.finish();
-    Rule { request, success, user, in_place }
+    Rule { request, success, user, in_place, guests_only }
 }
 
 fn request(mut table: Table<'_>) -> RequestMatch {
