@@ -241,7 +241,9 @@ fn every_preset_stands_by_itself() {
         assert!(!settings.rules.credentials.is_empty() && !settings.rules.logins.is_empty());
         assert!(!settings.rules.logouts.is_empty(), "{}", preset.name);
         assert!(settings.enforcement.login_url.is_some(), "{}", preset.name);
-        assert!(settings.enforcement.app_logout.is_some(), "{}", preset.name);
+        // How, or that it must not be.
+        let said = preset.toml.contains("app_logout = \"none\"");
+        assert_ne!(settings.enforcement.app_logout.is_some(), said, "{}", preset.name);
     }
 }
 
