@@ -112,10 +112,19 @@ fn naming(rules: &[Rule], facts: RequestFacts<'_>) -> Result<Vec<LoginIntent>, R
         let user = |expression: &Expression| {
             if expression.is_response() { Ok(None) } else { value(expression, request, facts) }
         };
-        let user = rules[rule].user.iter().map(user).collect::<Result<_, _>>()?;
+        let user: Vec<_> = rules[rule].user.iter().map(user).collect::<Result<_, _>>()?;
+        one_name(&rules[rule].user, &user)?;
         Ok(LoginIntent { rule, user })
     });
     found.collect()
+}
+
+/// Which of two names the app reads hangs on how it takes the body: it could be the other one.
+fn one_name(expressions: &[Expression], found: &[Option<String>]) -> Result<(), Refusal> {
+    let typed = expressions.iter().zip(found).filter(|(at, _)| at.place != Place::Step);
+    let mut names = typed.filter_map(|(_, name)| name.as_deref());
+    let first = names.next();
+    if names.any(|other| Some(other) != first) { Err(Refusal::LoginAmbiguous) } else { Ok(()) }
 }
 
 fn matching(rules: &[Rule], facts: RequestFacts<'_>) -> Result<Vec<usize>, Refusal> {

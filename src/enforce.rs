@@ -42,22 +42,22 @@ impl Audience {
 
 /// A request that goes no further. The page is neutral; the reason is in the log.
 pub fn refuse(refusal: Refusal, audience: Audience, request_id: &str) -> Response<Body> {
-    let title = refusal_title(refusal.status());
+    let (title, advice) = match refusal {
+        Refusal::LoginOverSession => (
+            "You are already signed in",
+            "This browser is signed in as another user. Sign out first, then sign in again.",
+        ),
+        refusal => (refusal_title(refusal.status()), refusal_advice(refusal.status())),
+    };
     let mut response = match audience {
         Audience::Page => page(
             refusal.status(),
             title,
-            &format!(
-                "<p>{}</p><p><small>Reference {request_id}</small></p>",
-                refusal_advice(refusal.status())
-            ),
+            &format!("<p>{}</p><p><small>Reference {request_id}</small></p>", advice),
         ),
-        Audience::Program => problem(
-            refusal.status(),
-            title,
-            refusal_advice(refusal.status()),
-            json!({ "reference": request_id }),
-        ),
+        Audience::Program => {
+            problem(refusal.status(), title, advice, json!({ "reference": request_id }))
+        }
     };
     let headers = response.headers_mut();
     if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {

@@ -29,7 +29,8 @@ pub async fn read(headers: &HeaderMap, body: &Bytes) -> Result<Fields, Refusal> 
         return Err(Refusal::EncodingUnsupported);
     }
     let Some(content_type) = headers.get(CONTENT_TYPE) else {
-        return Ok(Fields::Opaque);
+        // Rack takes it for a form.
+        return read_form(body).map(Fields::Form);
     };
     let content_type = content_type.to_str().map_err(|_| Refusal::LoginAmbiguous)?;
     let mut parts = content_type.split(';').map(str::trim);
@@ -39,6 +40,11 @@ pub async fn read(headers: &HeaderMap, body: &Bytes) -> Result<Fields, Refusal> 
         return Ok(Fields::Opaque);
     }
     charset(parts)?;
+    // Laravel looks for this anywhere in the line, and then reads no form.
+    let lower = content_type.to_ascii_lowercase();
+    if !is_json(&kind) && ["/json", "+json"].iter().any(|mark| lower.contains(mark)) {
+        return Err(Refusal::LoginAmbiguous);
+    }
     match kind.as_str() {
         "multipart/form-data" => read_multipart(content_type, body).await.map(Fields::Form),
         "application/x-www-form-urlencoded" => read_form(body).map(Fields::Form),
@@ -46,10 +52,10 @@ pub async fn read(headers: &HeaderMap, body: &Bytes) -> Result<Fields, Refusal> 
     }
 }
 
-/// Whether the body is said to be a form as browsers send it by default.
+/// Whether the body is said to be a form as browsers send it by default, or nothing is said.
 pub fn is_form(headers: &HeaderMap) -> bool {
-    let kind =
-        headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().split(|b| *b == b';').next());
+    let Some(kind) = headers.get(CONTENT_TYPE) else { return true };
+    let kind = kind.as_bytes().split(|b| *b == b';').next();
     kind.is_some_and(|kind| {
         kind.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
     })
@@ -57,13 +63,16 @@ pub fn is_form(headers: &HeaderMap) -> bool {
 
 /// Whether the body is said to be of a kind that fields can be read from.
 pub fn is_readable(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_TYPE).iter().any(|kind| {
-        let kind = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-        let kind = String::from_utf8_lossy(kind.trim_ascii()).to_ascii_lowercase();
-        kind == "multipart/form-data"
-            || kind == "application/x-www-form-urlencoded"
-            || is_json(&kind)
-    })
+    // Without a kind Rack takes it for a form.
+    let mut kinds = headers.get_all(CONTENT_TYPE).iter();
+    !headers.contains_key(CONTENT_TYPE)
+        || kinds.any(|kind| {
+            let kind = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+            let kind = String::from_utf8_lossy(kind.trim_ascii()).to_ascii_lowercase();
+            kind == "multipart/form-data"
+                || kind == "application/x-www-form-urlencoded"
+                || is_json(&kind)
+        })
 }
 
 fn is_json(kind: &str) -> bool {
@@ -139,9 +148,11 @@ impl Fields {
             return Ok(None);
         };
         let wanted = as_php_reads(name);
+        let keys = as_rack_reads(name);
         let same = |field: &&(String, String)| {
             let read = as_php_reads(&field.0);
             read.strip_prefix(&*wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
+                || as_rack_reads(&field.0).starts_with(&keys)
         };
         let mut found = fields.iter().filter(same);
         match (found.next(), found.next()) {
@@ -174,6 +185,12 @@ fn as_php_reads(name: &str) -> String {
     let index = name.find('[').filter(|at| *at > 0 && name[*at..].contains(']'));
     let (base, index) = name.split_at(index.unwrap_or(name.len()));
     format!("{}{index}", base.replace([' ', '.', '['], "_"))
+}
+
+/// The keys that Rack makes of a field: wherever the brackets stand, they only separate.
+fn as_rack_reads(name: &str) -> Vec<&str> {
+    let name = name.trim_start_matches(' ');
+    name.split(['[', ']']).filter(|key| !key.is_empty()).collect()
 }
 
 /// JSON in which no object has a key twice: parsers disagree on which one counts.
@@ -283,6 +300,22 @@ mod tests {
         assert_eq!(fields.form("user[email]").unwrap(), Some("a"));
         assert_eq!(fields.form("user_name"), Err(Refusal::LoginAmbiguous));
         assert_eq!(fields.form("user.name").unwrap(), Some("c"));
+        // Rack reads all of these as `user[email]`.
+        for other in
+            ["[user][email]", "user[[email]", "user]email", "user[email]]", "user[email][]"]
+        {
+            let fields = parse(FORM, &format!("user[email]=a&{other}=b")).await.unwrap();
+            assert_eq!(fields.form("user[email]"), Err(Refusal::LoginAmbiguous), "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_of_no_type_is_a_form_and_one_of_two_types_is_refused() {
+        let body = Bytes::from_static(b"user=a");
+        let fields = read(&HeaderMap::new(), &body).await.unwrap();
+        assert_eq!(fields.form("user").unwrap(), Some("a"));
+        let two = parse(&format!("{FORM}; x=/json"), "user=a").await;
+        assert_eq!(two.err(), Some(Refusal::LoginAmbiguous));
     }
 
     #[tokio::test]

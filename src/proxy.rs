@@ -4,6 +4,7 @@
 
 mod answer;
 mod app_logout;
+mod guest;
 mod login;
 mod own_request;
 mod payload;

@@ -88,6 +88,8 @@ refusals! {
     HeadTooLarge "head_too_large" REQUEST_HEADER_FIELDS_TOO_LARGE Downstream;
     /// A login whose user cannot be found, with `unattributed = "refuse"`.
     LoginUnattributed "login_unattributed" FORBIDDEN Downstream;
+    /// A login as another user than the one signed in, where the app lets only guests sign in.
+    LoginOverSession "login_over_session" FORBIDDEN Downstream;
     /// Too many connections, or draining.
     Overloaded "overloaded" SERVICE_UNAVAILABLE Internal;
     /// The app could not be asked who somebody is, or too much was asked of it.

@@ -83,6 +83,9 @@ pub struct Rule {
     pub in_place: bool,
     /// Where the answer holds bearer tokens, and what they are for. Logins and refreshes only.
     pub issues: Vec<(Role, Expression)>,
+    /// The app lets only those sign in who are not yet: over a live session it redirects unasked, so
+    /// that a success there proves nothing. Logins only.
+    pub guests_only: bool,
 }
 
 /// What the request looks like; all that are given must hold.

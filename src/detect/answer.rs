@@ -51,6 +51,7 @@ pub enum Outcome {
         user: Option<String>,
         in_place: bool,
         tokens: Vec<Issued>,
+        guests_only: bool,
     },
     /// A login was begun, but is not done. `user` as found.
     Stepped {
@@ -107,6 +108,7 @@ pub fn outcome(rules: &RuleSet, intent: &Intent, facts: AnswerFacts<'_>) -> Outc
                 user: user_of(rule, login, facts),
                 in_place: rule.in_place,
                 tokens: issued(rule, facts),
+                guests_only: rule.guests_only,
             };
         }
     }

@@ -17,6 +17,7 @@ fn rule(path: &str, success: Option<SuccessMatch>) -> Rule {
         user: vec![Expression::parse("form:username").unwrap()],
         in_place: false,
         issues: Vec::new(),
+        guests_only: false,
     }
 }
 
@@ -74,7 +75,12 @@ fn run(method: &str, path: &str, form: &str, status: u16, answer: &[(&str, &str)
 }
 
 fn logged_in(user: &str) -> Outcome {
-    Outcome::LoggedIn { user: Some(user.to_owned()), in_place: false, tokens: Vec::new() }
+    Outcome::LoggedIn {
+        user: Some(user.to_owned()),
+        in_place: false,
+        guests_only: false,
+        tokens: Vec::new(),
+    }
 }
 
 #[test]
@@ -104,7 +110,8 @@ fn a_slash_at_the_end_makes_no_difference() {
 #[test]
 fn a_login_without_a_name_is_still_a_login() {
     let set = ("set-cookie", "sid=1");
-    let nameless = Outcome::LoggedIn { user: None, in_place: false, tokens: Vec::new() };
+    let nameless =
+        Outcome::LoggedIn { user: None, in_place: false, guests_only: false, tokens: Vec::new() };
     assert_eq!(run("POST", "/login/", "other=x", 302, &[set]), nameless);
     assert_eq!(run("POST", "/login/", "username=", 302, &[set]), nameless);
 }

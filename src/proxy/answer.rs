@@ -202,8 +202,16 @@ impl Proxy {
         Ok(Label::Stamp(lineage))
     }
 
-    /// Whether the answer deletes the session cookie its request carried.
+    /// Whether the answer deletes the session cookie its request carried, or whatever else was all
+    /// it carried (a remember-me that the app has forgotten).
     fn took_back(&self, exchange: &Exchange, changes: &Changes) -> bool {
+        let deleted = |sent: &Bare| changes.deleted.contains(&sent.name);
+        if !exchange.sent.is_empty()
+            && changes.issued.is_empty()
+            && exchange.sent.iter().all(deleted)
+        {
+            return true;
+        }
         changes.deleted.iter().any(|name| {
             let session = self.site(exchange).rules.credential(name);
             session.is_some_and(|credential| credential.role == Role::Session)

@@ -27,6 +27,8 @@ pub(super) struct Claim {
     /// As found.
     pub(super) user: Option<String>,
     pub(super) in_place: bool,
+    /// The app does not look at the password of who is signed in already.
+    pub(super) guests_only: bool,
     /// The app itself named the user when it was asked.
     pub(super) confirmed: bool,
     pub(super) changes: Changes,
@@ -51,7 +53,7 @@ impl Worker {
     ) -> Result<Option<Candidate>, Refusal> {
         let proxy = &*self.proxy;
         let live = exchange.presented.standing == Standing::Live;
-        let Claim { user, in_place, confirmed, changes } = claim;
+        let Claim { user, in_place, confirmed, changes, .. } = claim;
         let kept = exchange.kept(&changes);
         let issued = changes.issued;
         let in_place = in_place || confirmed;

@@ -124,7 +124,13 @@ impl Worker {
             Who::Nobody | Who::Unknown => None,
         };
         self.take_over(exchange, response.headers_mut(), told.set_cookies, &mut changes);
-        user.map(|name| Claim { user: Some(name), in_place: true, confirmed: true, changes })
+        user.map(|name| Claim {
+            user: Some(name),
+            in_place: true,
+            guests_only: false,
+            confirmed: true,
+            changes,
+        })
     }
 
     /// Credentials that no session has are asked about, and those the app takes for somebody's

@@ -135,9 +135,9 @@ impl Worker {
             (detect::outcome(rules, &intent, facts), changes)
         };
         match outcome {
-            Outcome::LoggedIn { user, in_place, tokens } => {
+            Outcome::LoggedIn { user, in_place, guests_only, tokens } => {
                 changes.add(&tokens);
-                let claim = Claim { user, in_place, confirmed: false, changes };
+                let claim = Claim { user, in_place, guests_only, confirmed: false, changes };
                 self.accept(exchange, claim, response, answer).await
             }
             Outcome::LoginFailed { user } => {
@@ -174,6 +174,10 @@ impl Worker {
         let Some(claim) = self.confirm(&exchange, claim, &mut response).await? else {
             return self.relay(exchange, response).await.map(Settled::from);
         };
+        let unproven = claim.guests_only && !claim.confirmed;
+        if unproven && self.is_no_guest(&exchange, claim.user.as_deref())? {
+            return self.relay(exchange, response).await.map(Settled::from);
+        }
         let Some(candidate) = self.candidate(&exchange, claim)? else {
             return self.relay(exchange, response).await.map(Settled::from);
         };

@@ -28,6 +28,16 @@ pub const PRESETS: &[Preset] = &[
         toml: include_str!("../../config/presets/flask-login.toml"),
     },
     Preset {
+        name: "rails-devise",
+        about: "Rails with Devise: the session in an encrypted cookie, remember-me, sign-up",
+        toml: include_str!("../../config/presets/rails-devise.toml"),
+    },
+    Preset {
+        name: "laravel",
+        about: "Laravel 8 to 12 with its session guard: Fortify, Breeze, Jetstream or by hand",
+        toml: include_str!("../../config/presets/laravel.toml"),
+    },
+    Preset {
         name: "express-passport",
         about: "Express with express-session and passport-local 0.6 or newer",
         toml: include_str!("../../config/presets/express-passport.toml"),

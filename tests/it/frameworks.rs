@@ -1,4 +1,5 @@
-//! The same promises in front of real sites in Flask, Express, PHP, WordPress and Tomcat, with the presets as they are.
+//! The same promises in front of real sites in Flask, Express, PHP, Rails, Laravel, WordPress and Tomcat,
+//! with the presets as they are.
 //!
 //! A check is a function over a [`Case`] and runs once for each kind of site; what only one of them
 //! has is in a file of its own.
@@ -6,7 +7,11 @@
 mod cookie_session;
 mod express;
 mod flask;
+mod guests;
+mod laravel;
 mod php;
+mod rails;
+mod remember;
 mod replay;
 mod story;
 mod tomcat;
@@ -22,57 +27,84 @@ use crate::support::site::{App, Site};
 struct Case {
     app: App,
     preset: &'static str,
-    /// The login and logout paths end so.
+    login: &'static str,
+    logout: &'static str,
+    /// The paths of other pages end so.
     suffix: &'static str,
+    /// How it answers a wrong password.
+    wrong: &'static [u16],
     /// What proves a session, the first of them by itself unless the site wants all.
     cookies: &'static [&'static str],
-    /// What a failed login is answered with.
-    fails: &'static [u16],
 }
 
 const FLASK: Case = Case {
     app: App::Flask,
     preset: "flask-login",
+    login: "/login",
+    logout: "/logout",
     suffix: "",
+    wrong: &[302],
     cookies: &["session"],
-    fails: &[302],
 };
 const FLASK_PERMANENT: Case = Case { app: App::FlaskPermanent, ..FLASK };
-const PASSPORT: Case = Case {
-    app: App::Passport,
-    preset: "express-passport",
-    suffix: "",
-    cookies: &["connect.sid"],
-    fails: &[302],
-};
+const PASSPORT: Case =
+    Case { app: App::Passport, preset: "express-passport", cookies: &["connect.sid"], ..FLASK };
 const PASSPORT_ROLLING: Case = Case { app: App::PassportRolling, ..PASSPORT };
 const COOKIE_SESSION: Case = Case {
     app: App::CookieSession,
     preset: "cookie-session",
-    suffix: "",
     cookies: &["session", "session.sig"],
-    fails: &[302],
+    ..FLASK
 };
-const PHP: Case =
-    Case { app: App::Php, preset: "php", suffix: ".php", cookies: &["PHPSESSID"], fails: &[302] };
+const PHP: Case = Case {
+    app: App::Php,
+    preset: "php",
+    login: "/login.php",
+    logout: "/logout.php",
+    suffix: ".php",
+    wrong: &[302],
+    cookies: &["PHPSESSID"],
+};
 const PHP_KEEPS_OLD: Case = Case { app: App::PhpKeepsOld, ..PHP };
 const PHP_SAME_ID: Case = Case { app: App::PhpSameId, ..PHP };
+const RAILS: Case = Case {
+    app: App::Rails,
+    preset: "rails-devise",
+    login: "/users/sign_in",
+    logout: "/users/sign_out",
+    suffix: "",
+    wrong: &[200],
+    cookies: &["_site_session"],
+};
+const LARAVEL: Case = Case {
+    app: App::Laravel,
+    preset: "laravel",
+    login: "/login",
+    logout: "/logout",
+    suffix: "",
+    wrong: &[302],
+    cookies: &["laravel_session"],
+};
 const PHP_URL_IDS: Case = Case { app: App::PhpUrlIds, ..PHP };
 const WORDPRESS: Case = Case {
     app: App::WordPress,
     preset: "wordpress",
+    login: "/wp-login.php",
+    logout: "/wp-login.php",
     suffix: ".php",
+    wrong: &[200],
     // The site is told to give its cookies one ending, whatever the port.
     cookies: &["wordpress_logged_in_b78c8331b8782f0c383819bc0438a42d"],
-    fails: &[200],
 };
 /// There the form does not work for who is signed in already.
 const TOMCAT: Case = Case {
     app: App::Tomcat,
     preset: "tomcat-form",
+    login: "/members/",
+    logout: "/logout.jsp",
     suffix: ".jsp",
+    wrong: &[200, 404],
     cookies: &["JSESSIONID"],
-    fails: &[200, 404],
 };
 
 impl Case {
@@ -92,26 +124,61 @@ impl Case {
 
     fn path(self, page: &str) -> String {
         match (self.app, page) {
-            (App::Tomcat, "login") => "/members/".to_owned(),
-            (App::WordPress, "login") => "/wp-login.php".to_owned(),
+            (_, "login") => self.login.to_owned(),
+            (_, "logout") => self.logout.to_owned(),
             (App::WordPress, "") => "/hello.php".to_owned(),
             (_, "") => "/".to_owned(),
             (_, page) => format!("/{page}{}", self.suffix),
         }
     }
 
+    /// Whether it turns those away from the login who are signed in already.
+    fn guests_only(self) -> bool {
+        matches!(self.app, App::Rails | App::Laravel)
+    }
+
     #[track_caller]
     fn try_login(self, browser: &mut Browser, user: &str, password: &str) -> Response {
-        let (login, fields) = match self.app {
-            App::Tomcat => {
-                // It has to be shown first.
-                let action = tomcat::action(&browser.get("/members/").text());
-                (format!("/members/{action}"), ["j_username", "j_password"])
-            }
-            App::WordPress => (self.path("login"), ["log", "pwd"]),
-            _ => (self.path("login"), ["username", "password"]),
-        };
-        browser.post(&login, &[(fields[0], user), (fields[1], password)])
+        if self.app == App::Tomcat {
+            // It has to be shown first.
+            let action = tomcat::action(&browser.get(self.login).text());
+            let form = self.login_form(user, password);
+            return browser.post(&format!("/members/{action}"), &form);
+        }
+        self.post(browser, self.login, &self.login_form(user, password))
+    }
+
+    fn login_form<'a>(self, user: &'a str, password: &'a str) -> Vec<(&'static str, &'a str)> {
+        match self.app {
+            App::Rails => vec![("user[email]", user), ("user[password]", password)],
+            App::Laravel => vec![("email", user), ("password", password)],
+            App::Tomcat => vec![("j_username", user), ("j_password", password)],
+            App::WordPress => vec![("log", user), ("pwd", password)],
+            _ => vec![("username", user), ("password", password)],
+        }
+    }
+
+    /// Sends a form, with the token that the site wants in it.
+    #[track_caller]
+    fn post(self, browser: &mut Browser, path: &str, form: &[(&str, &str)]) -> Response {
+        let token = self.csrf(browser);
+        let mut form = form.to_vec();
+        match self.app {
+            App::Rails => form.push(("authenticity_token", &token)),
+            App::Laravel => form.push(("_token", &token)),
+            _ => {}
+        }
+        browser.post(path, &form)
+    }
+
+    /// The token that the site has in its pages; nothing where it has none.
+    fn csrf(self, browser: &mut Browser) -> String {
+        if !self.guests_only() {
+            return String::new();
+        }
+        let answer = browser.fetch_json("/csrf");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["token"].as_str().unwrap().to_owned()
     }
 
     /// Signs in, and is then served as that user.
@@ -136,7 +203,10 @@ impl Case {
     fn log_out(self, browser: &mut Browser) {
         let path = self.path("logout");
         let answer = match self.app {
-            App::Passport | App::PassportRolling | App::CookieSession => browser.post(&path, &[]),
+            App::Passport | App::PassportRolling | App::CookieSession | App::Laravel => {
+                self.post(browser, &path, &[])
+            }
+            App::Rails => self.post(browser, &path, &[("_method", "delete")]),
             App::WordPress => {
                 let link = wordpress::logout_link(browser);
                 browser.get(&link)
@@ -221,6 +291,16 @@ macro_rules! on_every_site {
             #[test]
             fn on_php_with_one_id() {
                 super::$check(crate::frameworks::PHP_SAME_ID);
+            }
+
+            #[test]
+            fn on_rails() {
+                super::$check(crate::frameworks::RAILS);
+            }
+
+            #[test]
+            fn on_laravel() {
+                super::$check(crate::frameworks::LARAVEL);
             }
         })*
     };

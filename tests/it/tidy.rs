@@ -84,7 +84,17 @@ const RANKS: &[&[(&str, &[&str])]] = &[
     ],
     &[(
         "proxy",
-        &["answer", "app_logout", "login", "own_request", "payload", "probe", "step", "watch"],
+        &[
+            "answer",
+            "app_logout",
+            "guest",
+            "login",
+            "own_request",
+            "payload",
+            "probe",
+            "step",
+            "watch",
+        ],
     )],
     &[("server", &["control"])],
     &[("demo", &["app", "story", "story/browser"])],

@@ -78,7 +78,7 @@ fn rule(mut table: Table<'_>, kind: Kind, credentials: &[Credential]) -> Rule {
                        does not get";
         table.missing("success", "is missing: what does the app answer?", allowed);
     }
-    let (mut user, mut in_place) = (Vec::new(), false);
+    let (mut user, mut in_place, mut guests_only) = (Vec::new(), false, false);
     if matches!(kind, Kind::Login | Kind::Step) {
         if !table.has_some("user") {
             let allowed = "user = \"form:username\", or where else the user's name is";
@@ -89,9 +89,10 @@ fn rule(mut table: Table<'_>, kind: Kind, credentials: &[Credential]) -> Rule {
     }
     if kind == Kind::Login {
         in_place = table.flag("in_place", false);
+        guests_only = table.flag("guests_only", false);
     }
     table.finish();
-    Rule { request, success, user, in_place, issues }
+    Rule { request, success, user, in_place, guests_only, issues }
 }
 
 /// `path:name` is a segment that a path pattern of the same rule names.

@@ -1,7 +1,7 @@
 //! An ended session's cookies, in every spelling that some parser reads as those cookies, while the
 //! site itself would still take them.
 
-use super::{COOKIE_SESSION, Case, FLASK, app_value, on_every_site, on_site};
+use super::{COOKIE_SESSION, Case, FLASK, LARAVEL, RAILS, app_value, on_every_site, on_site};
 use crate::support::proxy::Proxy;
 use crate::support::raw::{self, raw};
 use crate::support::spellings::spellings;
@@ -71,7 +71,7 @@ fn a_logged_out_sessions_cookies_are_anonymous(case: Case) {
 /// passes that was not issued through the proxy: nobody can tell it from an ended session.
 #[test]
 fn a_session_made_past_the_proxy_is_a_strangers_where_the_cookie_is_the_session() {
-    for case in [FLASK, COOKIE_SESSION] {
+    for case in [FLASK, COOKIE_SESSION, LARAVEL, RAILS] {
         let (proxy, site) = (case.proxy("limit.max_sessions = 1"), case.site());
         let user = site.user();
         let mut direct = site.browser();

@@ -125,7 +125,11 @@ impl Browser {
         }
         if request.method == "POST" {
             let page = format!("{origin}{}", request.target);
-            request = request.header("Origin", &origin).header("Referer", &page);
+            for (name, value) in [("Origin", &origin), ("Referer", &page)] {
+                if !request.has(name) {
+                    request = request.header(name, value);
+                }
+            }
         }
         request
     }

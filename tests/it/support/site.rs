@@ -1,4 +1,4 @@
-//! Small sites in Flask, Express and PHP, unmodified as their documentation writes them, shared by
+//! Small sites in Flask, Express, PHP, Rails and Laravel, unmodified as their documentation writes them, shared by
 //! all tests of a run and started when the first of them asks. Each picks a free port and says so,
 //! and ends with the test process: it watches its standard input.
 
@@ -37,6 +37,9 @@ pub(crate) enum App {
     Tomcat,
     /// WordPress on MariaDB.
     WordPress,
+    /// Rails with Devise.
+    Rails,
+    Laravel,
 }
 
 /// How long a site may take to start: some of them install themselves first.
@@ -45,6 +48,7 @@ const START: Duration = Duration::from_secs(120);
 /// A running site.
 pub(crate) struct Site {
     pub(crate) address: SocketAddr,
+    app: App,
     users: AtomicUsize,
     _process: Process,
 }
@@ -52,7 +56,7 @@ pub(crate) struct Site {
 impl Site {
     /// The site of this kind.
     pub(crate) fn shared(app: App) -> &'static Self {
-        static SITES: [OnceLock<Site>; 11] = [const { OnceLock::new() }; 11];
+        static SITES: [OnceLock<Site>; 13] = [const { OnceLock::new() }; 13];
         SITES[app as usize].get_or_init(|| Self::start(app))
     }
 
@@ -64,12 +68,16 @@ impl Site {
             assert!(ended.is_none(), "{app:?} ended ({ended:?}), run tests/setup: {lines:?}");
             lines.iter().find_map(|line| address(line))
         });
-        Self { address, users: AtomicUsize::new(0), _process: process }
+        Self { address, app, users: AtomicUsize::new(0), _process: process }
     }
 
     /// A user no other test has. Everybody's password is `password_of` the name.
     pub(crate) fn user(&self) -> String {
-        format!("user{}", self.users.fetch_add(1, Ordering::Relaxed))
+        let user = format!("user{}", self.users.fetch_add(1, Ordering::Relaxed));
+        match self.app {
+            App::Rails | App::Laravel => user + "@example.com",
+            _ => user,
+        }
     }
 
     /// A browser that goes past any proxy.
@@ -105,6 +113,17 @@ fn command(app: App) -> Command {
         App::PhpUrlIds => php("delete", "-d session.use_only_cookies=0 -d session.use_trans_sid=1"),
         App::Tomcat => script("tomcat"),
         App::WordPress => script("wordpress"),
+        App::Rails => {
+            let mut command = Command::new("sh");
+            command
+                .args(["-c", "exec puma -e production -t 8:8 -b tcp://127.0.0.1:0 config.ru >&2"])
+                .current_dir(folder.join("rails"));
+            command
+        }
+        App::Laravel => php_server(
+            "laravel",
+            "php index.php && php -d opcache.enable_cli=1 -S 127.0.0.1:0 index.php",
+        ),
     }
 }
 
@@ -116,23 +135,31 @@ fn script(site: &str) -> Command {
     command
 }
 
-/// PHP's own server, which does not watch its standard input: a shell does. Its workers outlive it,
-/// so they have a process group that ends as a whole.
+/// Plain PHP, and how it renews the session's id.
 fn php(regenerate: &str, settings: &str) -> Command {
-    let folder = format!("php-{regenerate}{}-{}", settings.len(), std::process::id());
-    let sessions: PathBuf = [env!("CARGO_TARGET_TMPDIR"), &folder].iter().collect();
-    std::fs::create_dir_all(&sessions).unwrap();
+    let serve = format!("php -S 127.0.0.1:0 -t . -d session.save_path=\"$SITE_DIR\" {settings}");
+    let mut command = php_server("php", &serve);
+    command.env("SITE_REGENERATE", regenerate);
+    command
+}
+
+/// PHP's own server, which does not watch its standard input: a shell does. Its workers outlive it,
+/// so they have a process group that ends as a whole. `SITE_DIR` is a folder for its data.
+fn php_server(site: &str, serve: &str) -> Command {
+    static FOLDERS: AtomicUsize = AtomicUsize::new(0);
+    let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+    let folder = format!("{site}-{number}-{}", std::process::id());
+    let data: PathBuf = [env!("CARGO_TARGET_TMPDIR"), &folder].iter().collect();
+    std::fs::create_dir_all(&data).unwrap();
     let script = "command -v php >/dev/null || { echo php is missing >&2; exit 1; }
-        setsid php -S 127.0.0.1:0 -t . -d session.save_path=\"$0\" $1 &
-        cat >/dev/null; kill -s TERM -- -$!; rm -rf \"$0\"";
+        setsid sh -c \"$0\" &
+        cat >/dev/null; kill -s TERM -- -$!; rm -rf \"$SITE_DIR\"";
     let mut command = Command::new("sh");
     command
-        .args(["-c", script])
-        .arg(sessions)
-        .arg(settings)
-        .current_dir(top().join("tests/sites/php"))
+        .args(["-c", script, serve])
+        .current_dir(top().join("tests/sites").join(site))
         .env("PHP_CLI_SERVER_WORKERS", "4")
-        .env("SITE_REGENERATE", regenerate);
+        .env("SITE_DIR", data);
     command
 }
 
