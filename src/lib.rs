@@ -87,6 +87,7 @@ pub mod cli;
 pub mod demo;
 pub mod explain;
 pub mod fetch;
+pub mod learn;
 pub mod terminal;
 
 #[cfg(test)]

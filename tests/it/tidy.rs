@@ -80,8 +80,27 @@ const RANKS: &[&[(&str, &[&str])]] = &[
     ],
     &[("proxy", &["answer", "app_logout", "step", "watch"])],
     &[("server", &["control"])],
-    &[("demo", &["app", "story", "story/browser"])],
-    &[("cli", &["help", "local", "remote"])],
+    &[
+        ("demo", &["app", "story", "story/browser"]),
+        (
+            "learn",
+            &[
+                "credentials",
+                "har",
+                "login",
+                "logout",
+                "naming",
+                "presets",
+                "probe",
+                "record",
+                "recording",
+                "replay",
+                "verify",
+                "write",
+            ],
+        ),
+    ],
+    &[("cli", &["help", "learn", "local", "remote"])],
 ];
 
 /// Files that hold functions of values only. `credentials` and `issue` read memory and keys, but
