@@ -1,6 +1,7 @@
 //! The command line: arguments in, one command run, an exit code out. What the commands do is in
-//! `cli/local.rs`, `cli/learn.rs` and `cli/remote.rs`; nothing here touches files or the network.
+//! `cli/local.rs`, `cli/learn.rs`, `cli/attempt.rs` and `cli/remote.rs`; nothing here touches files or the network.
 
+mod attempt;
 mod help;
 mod learn;
 mod local;
@@ -27,6 +28,7 @@ enum Command {
     Demo { exit: bool, port: u16 },
     Serve { config: PathBuf },
     Check { config: PathBuf },
+    Try { config: PathBuf, url: String },
     Explain { config: PathBuf },
     Presets { name: Option<String> },
     Sessions { access: Access, action: Action },
@@ -75,6 +77,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Demo { exit, port } => local::demo(exit, port),
         Command::Serve { config } => local::serve(&config),
         Command::Check { config } => local::check(&config),
+        Command::Try { config, url } => attempt::run(&config, &url),
         Command::Explain { config } => local::explain(&config),
         Command::Presets { name } => local::presets(name.as_deref()),
         Command::Sessions { access, action } => remote::sessions(&access, &action),
@@ -126,6 +129,7 @@ struct Args {
     har: Option<PathBuf>,
     listen: Option<String>,
     out: Option<PathBuf>,
+    attempt: Option<String>,
     user: Option<String>,
     state: Option<String>,
     except: Option<String>,
@@ -186,6 +190,10 @@ impl Args {
             "out" => {
                 self.out = Some(parser.value()?.into());
                 "--out"
+            }
+            "try" => {
+                self.attempt = Some(parser.value()?.string()?);
+                "--try"
             }
             "user" => {
                 self.user = Some(parser.value()?.string()?);
@@ -259,6 +267,11 @@ impl Args {
             }
             "sessions" => self.into_sessions(),
             "learn" => self.into_learn(),
+            "check" if self.attempt.is_some() => {
+                self.allow(&["--config", "--try"], 0..=0)?;
+                let config = self.config.ok_or("which configuration? Give -c FILE")?;
+                Ok(Command::Try { config, url: self.attempt.unwrap_or_default() })
+            }
             _ => {
                 self.allow(&["--config"], 0..=0)?;
                 let config = self.config.ok_or("which configuration? Give -c FILE")?;
@@ -346,7 +359,7 @@ mod tests {
         assert_eq!(parsed("check --config=a"), Ok(Command::Check { config: "a".into() }));
         let url = "http://h:1".to_owned();
         let args = LearnArgs {
-            source: Source::Upstream(url),
+            source: Source::Upstream(url.clone()),
             listen: "127.0.0.1:8080".to_owned(),
             out: Some("a.toml".into()),
             user: Some("alice".to_owned()),
@@ -355,6 +368,10 @@ mod tests {
         assert_eq!(
             parsed("learn --upstream http://h:1 --out a.toml --user alice --no-preset"),
             Ok(Command::Learn(args))
+        );
+        assert_eq!(
+            parsed("check -c a --try http://h:1"),
+            Ok(Command::Try { config: "a".into(), url })
         );
         assert_eq!(parsed("--version"), Ok(Command::Version));
         assert_eq!(parsed("--help"), Ok(Command::Help(help::GENERAL)));
@@ -385,6 +402,8 @@ mod tests {
             ("learn", "learn from what? Give --upstream URL or --har FILE"),
             ("learn --upstream x --har y", "give --upstream or --har, not both"),
             ("learn --har y --json", "--json does not belong here"),
+            ("serve -c a --try x", "--try does not belong here"),
+            ("check --try x", "which configuration? Give -c FILE"),
             ("serve", "which configuration? Give -c FILE"),
             ("serve a.toml", "\"a.toml\" is one argument too many"),
             ("check -c a --json", "--json does not belong here"),

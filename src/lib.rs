@@ -83,6 +83,7 @@ pub mod server;
 pub mod settings;
 
 // The command line and what only it uses.
+pub mod attempt;
 pub mod cli;
 pub mod demo;
 pub mod explain;

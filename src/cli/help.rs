@@ -44,11 +44,20 @@ Runs the proxy until SIGTERM or Ctrl-C, then finishes the requests under way.
 ";
 
 const CHECK: &str = "\
-headcount check -c FILE
+headcount check -c FILE [--try URL]
 
 Tells every mistake in a configuration, with its place. Starts nothing.
 
   -c, --config FILE    the configuration
+  --try URL            also try the rules on the live app at URL (or its login page): a wrong
+                       password, a login, a page, a logout; tells what the rules see of each. The
+                       app is asked directly, nobody's session is limited. Exit code 1 if something
+                       else is seen than was done.
+
+With --try the account to use is read from standard input, one line each:
+  user=NAME
+  password=PASSWORD
+  wrong_password=TEXT  (optional; an account that locks after failures loses one try)
 ";
 
 const EXPLAIN: &str = "\

@@ -2,6 +2,7 @@
 //! written holds the limit before that app, unedited. Adding an app is one [`Subject`] and one line
 //! in `on_every_app!`.
 
+mod attempt;
 mod har;
 mod story;
 

@@ -100,7 +100,8 @@ const RANKS: &[&[(&str, &[&str])]] = &[
             ],
         ),
     ],
-    &[("cli", &["help", "learn", "local", "remote"])],
+    &[("attempt", &["form"])],
+    &[("cli", &["attempt", "help", "learn", "local", "remote"])],
 ];
 
 /// Files that hold functions of values only. `credentials` and `issue` read memory and keys, but
