@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use super::{FAILED, OK, USAGE};
+use crate::audit;
 use crate::learn::credentials::Trials;
 use crate::learn::record::Recorder;
 use crate::learn::recording::{Phase, Recording};
 use crate::learn::{Learned, Request, har, learn, replay};
 use crate::terminal::{complain, safe, say};
+
+const SENTENCE_CHARS_MAX: usize = 2048;
 
 /// `learn …`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,7 +199,7 @@ fn hand_over(args: &LearnArgs, learned: &Learned) -> u8 {
         complain(format!("\nThe preset {preset} explains everything that was recorded."));
     }
     for text in &learned.open {
-        complain(format!("Could not tell: {text}."));
+        complain(format!("Could not tell: {}.", shown(text)));
     }
     if learned.faults.is_empty() {
         complain("Verified: the rules see in the recording what you did, no more and no less.");
@@ -204,9 +207,16 @@ fn hand_over(args: &LearnArgs, learned: &Learned) -> u8 {
     }
     complain("NOT VERIFIED. The rules see something else in the recording than what was done:");
     for fault in &learned.faults {
-        complain(format!("- {fault}"));
+        for line in fault.lines() {
+            complain(format!("- {}", shown(line)));
+        }
     }
     FAILED
+}
+
+/// Sentences with paths in them that came over the wire.
+fn shown(text: &str) -> String {
+    audit::escape(text, SENTENCE_CHARS_MAX)
 }
 
 /// `host:port` of a plain address without a path.

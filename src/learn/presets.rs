@@ -20,7 +20,6 @@ pub fn fitting(request: &Request, recording: &Recording, findings: &Findings) ->
     for preset in PRESETS {
         let bare = write::preset(request, recording, findings, preset.name, &Overrides::default());
         let Ok(settings) = config::parse("learned.toml", &bare, &|_| None) else { continue };
-        // Every cookie of the preset's session must be there, or it is another app's preset.
         let enforcement = &settings.enforcement;
         let page = login.page.as_deref().unwrap_or(&login.path);
         let login_url = (enforcement.login_url.as_deref() != Some(page)).then_some(page);

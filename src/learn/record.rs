@@ -23,6 +23,8 @@ use crate::fetch::fetch;
 use super::recording::{Exchange, Phase, Recording};
 
 const TIMEOUT: Duration = Duration::from_secs(120);
+/// After an error of the listener itself, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A recording is some minutes of one person.
 const EXCHANGES_MAX: usize = 5000;
@@ -70,7 +72,10 @@ impl Recorder {
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
             loop {
-                let Ok((stream, _)) = listener.accept().await else { continue };
+                let Ok((stream, _)) = listener.accept().await else {
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                };
                 let state = Arc::clone(&shared);
                 let service = service_fn(move |request| answer(Arc::clone(&state), request));
                 // A connection that breaks is the browser's business.
