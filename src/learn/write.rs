@@ -214,10 +214,7 @@ fn credentials(out: &mut String, findings: &Findings) {
         out.push('\n');
         comment(out, &format!("{}: {}", credential.confidence.as_str(), credential.why));
         let at = credential.names.iter().map(|name| quoted(&format!("cookie:{name}")));
-        let role = match credential.role {
-            Role::Session => "session",
-            Role::Remember => "remember",
-        };
+        let role = if credential.role == Role::Remember { "remember" } else { "session" };
         let _ = writeln!(out, "[[credential]]\nat = {}", list(at));
         let _ = writeln!(out, "role = \"{role}\"");
     }
