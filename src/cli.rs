@@ -1,7 +1,9 @@
 //! The command line: arguments in, one command run, an exit code out. What the commands do is in
-//! `cli/local.rs` and `cli/remote.rs`; nothing here touches files or the network.
+//! `cli/local.rs`, `cli/learn.rs`, `cli/attempt.rs` and `cli/remote.rs`; nothing here touches files or the network.
 
+mod attempt;
 mod help;
+mod learn;
 mod local;
 mod remote;
 
@@ -10,6 +12,7 @@ use std::path::PathBuf;
 
 use lexopt::prelude::*;
 
+use self::learn::{LearnArgs, Source};
 use crate::terminal::{complain, say};
 
 /// All went well.
@@ -25,10 +28,12 @@ enum Command {
     Demo { exit: bool, port: u16 },
     Serve { config: PathBuf },
     Check { config: PathBuf },
+    Try { config: PathBuf, url: String },
     Explain { config: PathBuf },
     Presets { name: Option<String> },
     Sessions { access: Access, action: Action },
     Health { access: Access },
+    Learn(LearnArgs),
     Help(&'static str),
     Version,
 }
@@ -72,10 +77,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Demo { exit, port } => local::demo(exit, port),
         Command::Serve { config } => local::serve(&config),
         Command::Check { config } => local::check(&config),
+        Command::Try { config, url } => attempt::run(&config, &url),
         Command::Explain { config } => local::explain(&config),
         Command::Presets { name } => local::presets(name.as_deref()),
         Command::Sessions { access, action } => remote::sessions(&access, &action),
         Command::Health { access } => remote::health(&access),
+        Command::Learn(args) => learn::run(&args),
         Command::Help(text) => {
             say(text.trim_end());
             OK
@@ -99,7 +106,7 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Misuse> {
     };
     let Some(text) = help::of(&name) else {
         return Err(general(match name.as_str() {
-            "learn" | "users" | "report" => format!("{name} is not available in this version"),
+            "users" | "report" => format!("{name} is not available in this version"),
             _ => format!("there is no command {name:?}"),
         }));
     };
@@ -118,6 +125,11 @@ struct Args {
     config: Option<PathBuf>,
     admin: Option<String>,
     token_file: Option<PathBuf>,
+    upstream: Option<String>,
+    har: Option<PathBuf>,
+    listen: Option<String>,
+    out: Option<PathBuf>,
+    attempt: Option<String>,
     user: Option<String>,
     state: Option<String>,
     except: Option<String>,
@@ -125,6 +137,7 @@ struct Args {
     port: Option<u16>,
     json: bool,
     exit: bool,
+    no_preset: bool,
     /// The names of the options given.
     given: Vec<&'static str>,
     words: Vec<String>,
@@ -134,60 +147,90 @@ impl Args {
     fn read(parser: &mut lexopt::Parser) -> Result<Self, lexopt::Error> {
         let mut args = Self::default();
         while let Some(arg) = parser.next()? {
-            let name = match arg {
-                Short('h') | Long("help") => {
-                    args.help = true;
-                    continue;
+            match arg {
+                Short('h') | Long("help") => args.help = true,
+                Short('c') => args.option("config", parser)?,
+                Long(name) => {
+                    let name = name.to_owned();
+                    args.option(&name, parser)?;
                 }
-                Short('c') | Long("config") => {
-                    args.config = Some(parser.value()?.into());
-                    "--config"
-                }
-                Long("admin") => {
-                    args.admin = Some(parser.value()?.string()?);
-                    "--admin"
-                }
-                Long("token-file") => {
-                    args.token_file = Some(parser.value()?.into());
-                    "--token-file"
-                }
-                Long("user") => {
-                    args.user = Some(parser.value()?.string()?);
-                    "--user"
-                }
-                Long("state") => {
-                    args.state = Some(parser.value()?.string()?);
-                    "--state"
-                }
-                Long("except") => {
-                    args.except = Some(parser.value()?.string()?);
-                    "--except"
-                }
-                Long("limit") => {
-                    args.limit = Some(parser.value()?.parse()?);
-                    "--limit"
-                }
-                Long("port") => {
-                    args.port = Some(parser.value()?.parse()?);
-                    "--port"
-                }
-                Long("json") => {
-                    args.json = true;
-                    "--json"
-                }
-                Long("exit") => {
-                    args.exit = true;
-                    "--exit"
-                }
-                Value(word) => {
-                    args.words.push(word.string()?);
-                    continue;
-                }
-                other => return Err(other.unexpected()),
-            };
-            args.given.push(name);
+                Value(word) => args.words.push(word.string()?),
+                other @ Short(_) => return Err(other.unexpected()),
+            }
         }
         Ok(args)
+    }
+
+    fn option(&mut self, name: &str, parser: &mut lexopt::Parser) -> Result<(), lexopt::Error> {
+        let given = match name {
+            "config" => {
+                self.config = Some(parser.value()?.into());
+                "--config"
+            }
+            "admin" => {
+                self.admin = Some(parser.value()?.string()?);
+                "--admin"
+            }
+            "token-file" => {
+                self.token_file = Some(parser.value()?.into());
+                "--token-file"
+            }
+            "upstream" => {
+                self.upstream = Some(parser.value()?.string()?);
+                "--upstream"
+            }
+            "har" => {
+                self.har = Some(parser.value()?.into());
+                "--har"
+            }
+            "listen" => {
+                self.listen = Some(parser.value()?.string()?);
+                "--listen"
+            }
+            "out" => {
+                self.out = Some(parser.value()?.into());
+                "--out"
+            }
+            "try" => {
+                self.attempt = Some(parser.value()?.string()?);
+                "--try"
+            }
+            "user" => {
+                self.user = Some(parser.value()?.string()?);
+                "--user"
+            }
+            "state" => {
+                self.state = Some(parser.value()?.string()?);
+                "--state"
+            }
+            "except" => {
+                self.except = Some(parser.value()?.string()?);
+                "--except"
+            }
+            "limit" => {
+                self.limit = Some(parser.value()?.parse()?);
+                "--limit"
+            }
+            "port" => {
+                self.port = Some(parser.value()?.parse()?);
+                "--port"
+            }
+            other => self.flag(other)?,
+        };
+        self.given.push(given);
+        Ok(())
+    }
+
+    /// Options without a value.
+    fn flag(&mut self, name: &str) -> Result<&'static str, lexopt::Error> {
+        let (flag, name) = match name {
+            "json" => (&mut self.json, "--json"),
+            "exit" => (&mut self.exit, "--exit"),
+            "no-preset" => (&mut self.no_preset, "--no-preset"),
+            other => return Err(lexopt::Error::UnexpectedOption(format!("--{other}"))),
+        };
+        *flag = true;
+        Ok(name)
     }
 
     /// Refuses options and words that the command does not know.
@@ -223,6 +266,12 @@ impl Args {
                 Ok(Command::Health { access: self.access()? })
             }
             "sessions" => self.into_sessions(),
+            "learn" => self.into_learn(),
+            "check" if self.attempt.is_some() => {
+                self.allow(&["--config", "--try"], 0..=0)?;
+                let config = self.config.ok_or("which configuration? Give -c FILE")?;
+                Ok(Command::Try { config, url: self.attempt.unwrap_or_default() })
+            }
             _ => {
                 self.allow(&["--config"], 0..=0)?;
                 let config = self.config.ok_or("which configuration? Give -c FILE")?;
@@ -233,6 +282,25 @@ impl Args {
                 })
             }
         }
+    }
+
+    fn into_learn(self) -> Result<Command, String> {
+        const OWN: [&str; 6] =
+            ["--upstream", "--har", "--listen", "--out", "--user", "--no-preset"];
+        self.allow(&OWN, 0..=0)?;
+        let source = match (self.upstream, self.har) {
+            (Some(url), None) => Source::Upstream(url),
+            (None, Some(path)) => Source::Har(path),
+            (None, None) => return Err("learn from what? Give --upstream URL or --har FILE".into()),
+            (Some(_), Some(_)) => return Err("give --upstream or --har, not both".to_owned()),
+        };
+        Ok(Command::Learn(LearnArgs {
+            source,
+            listen: self.listen.unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
+            out: self.out,
+            user: self.user.filter(|user| !user.trim().is_empty()),
+            presets: !self.no_preset,
+        }))
     }
 
     fn into_sessions(mut self) -> Result<Command, String> {
@@ -289,6 +357,22 @@ mod tests {
         assert_eq!(parsed("demo --exit --port=0"), Ok(Command::Demo { exit: true, port: 0 }));
         assert_eq!(parsed("serve -c a.toml"), Ok(Command::Serve { config: "a.toml".into() }));
         assert_eq!(parsed("check --config=a"), Ok(Command::Check { config: "a".into() }));
+        let url = "http://h:1".to_owned();
+        let args = LearnArgs {
+            source: Source::Upstream(url.clone()),
+            listen: "127.0.0.1:8080".to_owned(),
+            out: Some("a.toml".into()),
+            user: Some("alice".to_owned()),
+            presets: false,
+        };
+        assert_eq!(
+            parsed("learn --upstream http://h:1 --out a.toml --user alice --no-preset"),
+            Ok(Command::Learn(args))
+        );
+        assert_eq!(
+            parsed("check -c a --try http://h:1"),
+            Ok(Command::Try { config: "a".into(), url })
+        );
         assert_eq!(parsed("--version"), Ok(Command::Version));
         assert_eq!(parsed("--help"), Ok(Command::Help(help::GENERAL)));
         assert!(
@@ -314,7 +398,12 @@ mod tests {
             ("", "which command?"),
             ("dance", "there is no command \"dance\""),
             ("report", "report is not available in this version"),
-            ("learn --upstream x", "learn is not available in this version"),
+            ("users", "users is not available in this version"),
+            ("learn", "learn from what? Give --upstream URL or --har FILE"),
+            ("learn --upstream x --har y", "give --upstream or --har, not both"),
+            ("learn --har y --json", "--json does not belong here"),
+            ("serve -c a --try x", "--try does not belong here"),
+            ("check --try x", "which configuration? Give -c FILE"),
             ("serve", "which configuration? Give -c FILE"),
             ("serve a.toml", "\"a.toml\" is one argument too many"),
             ("check -c a --json", "--json does not belong here"),

@@ -83,7 +83,7 @@ pub async fn read(
 }
 
 /// The text behind a Content-Encoding; a small answer that unpacks to a large one is none.
-fn decoded(headers: &HeaderMap, body: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
+pub fn decoded(headers: &HeaderMap, body: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
     let Some(encoding) = encodings.next() else { return Some(body.to_vec()) };
     if encodings.next().is_some() {

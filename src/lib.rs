@@ -85,10 +85,12 @@ pub mod server;
 pub mod settings;
 
 // The command line and what only it uses.
+pub mod attempt;
 pub mod cli;
 pub mod demo;
 pub mod explain;
 pub mod fetch;
+pub mod learn;
 pub mod terminal;
 
 #[cfg(test)]

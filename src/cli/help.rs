@@ -8,11 +8,13 @@ Limits concurrent sessions per user in front of a web application that cannot be
 
 Try it:
   demo               a small legacy app with the proxy before it, and a story played on both
+Describe an app:
+  presets [NAME]     list the presets, or print one
+  learn              watch a login and a logout, and write the configuration
 Run it:
   serve -c FILE      run the proxy
   check -c FILE      tell every mistake in a configuration
   explain -c FILE    tell the policy of a configuration in plain sentences
-  presets [NAME]     list the presets, or print one
 Look after it (through the admin API):
   sessions           list, show and end sessions
   health             ask whether a running proxy is ready
@@ -42,11 +44,20 @@ Runs the proxy until SIGTERM or Ctrl-C, then finishes the requests under way.
 ";
 
 const CHECK: &str = "\
-headcount check -c FILE
+headcount check -c FILE [--try URL]
 
 Tells every mistake in a configuration, with its place. Starts nothing.
 
   -c, --config FILE    the configuration
+  --try URL            also try the rules on the live app at URL (or its login page): a wrong
+                       password, a login, a page, a logout; tells what the rules see of each. The
+                       app is asked directly, nobody's session is limited. Exit code 1 if something
+                       else is seen than was done.
+
+With --try the account to use is read from standard input, one line each:
+  user=NAME
+  password=PASSWORD
+  wrong_password=TEXT  (optional; an account that locks after failures loses one try)
 ";
 
 const EXPLAIN: &str = "\
@@ -61,6 +72,27 @@ const PRESETS: &str = "\
 headcount presets [NAME]
 
 Lists the presets, or prints one as TOML.
+";
+
+const LEARN: &str = "\
+headcount learn --upstream URL | --har FILE [OPTIONS]
+
+Works out a configuration for an app: which cookies prove a session, what a login, its failure and
+a logout look like, where the user's name is. Prints it on standard output, each table with how sure
+it is, after holding it against what was recorded. Exit code 0: verified; 1: not, and why.
+
+  --upstream URL    the app, as in http://127.0.0.1:8000. A recording proxy is started before it;
+                    log in and out through it as you are told, with a test account. Pages that were
+                    opened are then asked for again without some of their cookies (GET only).
+  --har FILE        or a recording of one browser: in the developer tools, Network, keep the log, log
+                    in with a wrong password, log in, open pages, log out; export as HAR with
+                    sensitive data (delete the file afterwards: it holds the password)
+  --user NAME       the name that is typed, so that it is found by value instead of guessed
+  --listen ADDR     where the recording proxy listens (default: 127.0.0.1:8080)
+  --out FILE        write to this file; one that is there already is left alone
+  --no-preset       write the rules out even if a preset fits
+
+Passwords and cookies stay in memory; none is printed or written.
 ";
 
 const SESSIONS: &str = "\
@@ -94,6 +126,7 @@ pub(super) fn of(command: &str) -> Option<&'static str> {
         "check" => CHECK,
         "explain" => EXPLAIN,
         "presets" => PRESETS,
+        "learn" => LEARN,
         "sessions" => SESSIONS,
         "health" => HEALTH,
         _ => return None,

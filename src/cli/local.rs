@@ -99,7 +99,7 @@ pub(super) fn admin_of(config: &Path) -> Result<SocketAddr, u8> {
 }
 
 /// The settings, or the exit code after telling every mistake.
-fn load(config: &Path) -> Result<Settings, u8> {
+pub(super) fn load(config: &Path) -> Result<Settings, u8> {
     config::load(config).map_err(|report| {
         complain(report.to_string().trim_end());
         USAGE
@@ -107,7 +107,7 @@ fn load(config: &Path) -> Result<Settings, u8> {
 }
 
 /// Runs `work` on the runtime that the store, the admin listener and background work share.
-fn run<T>(work: impl Future<Output = anyhow::Result<T>>) -> Result<T, u8> {
+pub(super) fn run<T>(work: impl Future<Output = anyhow::Result<T>>) -> Result<T, u8> {
     let done = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -296,6 +296,29 @@ pub fn scalar_at(document: &serde_json::Value, pointer: &str) -> Option<String> 
     scalar(document.pointer(pointer)?)
 }
 
+/// Every text, number and truth value of a document, each with its JSON pointer.
+pub fn json_scalars(document: &serde_json::Value) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut open = vec![(String::new(), document)];
+    while let Some((at, value)) = open.pop() {
+        match value {
+            serde_json::Value::Object(members) => {
+                let under =
+                    |key: &str| format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));
+                open.extend(members.iter().map(|(key, value)| (under(key), value)));
+            }
+            serde_json::Value::Array(items) => {
+                open.extend(
+                    items.iter().enumerate().map(|(n, value)| (format!("{at}/{n}"), value)),
+                );
+            }
+            value => found.extend(scalar(value).map(|text| (at, text))),
+        }
+    }
+    found.sort();
+    found
+}
+
 fn scalar(value: &serde_json::Value) -> Option<String> {
     match value {
         serde_json::Value::String(text) => Some(text.clone()),

@@ -10,6 +10,8 @@ mod durability;
 #[cfg(test)]
 mod frameworks;
 #[cfg(test)]
+mod learn;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod support;

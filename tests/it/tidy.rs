@@ -97,8 +97,28 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ],
     )],
     &[("server", &["control"])],
-    &[("demo", &["app", "story", "story/browser"])],
-    &[("cli", &["help", "local", "remote"])],
+    &[
+        ("demo", &["app", "story", "story/browser"]),
+        (
+            "learn",
+            &[
+                "credentials",
+                "har",
+                "login",
+                "logout",
+                "naming",
+                "presets",
+                "probe",
+                "record",
+                "recording",
+                "replay",
+                "verify",
+                "write",
+            ],
+        ),
+    ],
+    &[("attempt", &["form"])],
+    &[("cli", &["attempt", "help", "learn", "local", "remote"])],
 ];
 
 /// Files that hold functions of values only. `credentials` and `issue` read memory and keys, but

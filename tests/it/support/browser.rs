@@ -24,6 +24,8 @@ pub(crate) struct Browser {
     agent: String,
     pub(crate) jar: Vec<Cookie>,
     connection: Option<Connection>,
+    /// What was sent and answered, as the developer tools list it; kept only if asked for.
+    pub(crate) tape: Option<Vec<(Request, Response)>>,
 }
 
 /// The password of a user of the test site.
@@ -33,7 +35,7 @@ pub(crate) fn password_of(user: &str) -> String {
 
 impl Browser {
     pub(crate) fn new(address: SocketAddr) -> Self {
-        Self { address, agent: AGENT.into(), jar: Vec::new(), connection: None }
+        Self { address, agent: AGENT.into(), jar: Vec::new(), connection: None, tape: None }
     }
 
     /// With another User-Agent.
@@ -44,7 +46,13 @@ impl Browser {
 
     /// The same jar in front of another address: the site has moved behind a proxy.
     pub(crate) fn moved_to(&self, address: SocketAddr) -> Self {
-        Self { address, agent: self.agent.clone(), jar: self.jar.clone(), connection: None }
+        Self {
+            address,
+            agent: self.agent.clone(),
+            jar: self.jar.clone(),
+            connection: None,
+            tape: None,
+        }
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Response {
@@ -79,6 +87,9 @@ impl Browser {
         }
         for line in response.all("set-cookie") {
             store_cookie(&mut self.jar, line, &request.target);
+        }
+        if let Some(tape) = &mut self.tape {
+            tape.push((request, response.clone()));
         }
         Ok(response)
     }

@@ -1,6 +1,6 @@
 //! A child process whose standard error is kept line by line, and which never outlives its owner.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -41,6 +41,14 @@ impl Process {
     /// Everything it has said so far.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.lines.lock().clone()
+    }
+
+    /// Types a line, as at a terminal.
+    #[track_caller]
+    pub(crate) fn type_line(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().unwrap();
+        writeln!(input, "{line}").unwrap();
+        input.flush().unwrap();
     }
 
     /// How it ended, if it did.
