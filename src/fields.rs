@@ -142,15 +142,16 @@ fn read_json(body: &[u8]) -> Result<serde_json::Value, Refusal> {
 
 impl Fields {
     /// The one value of a form field: `Ok(None)` when absent, an error when it occurs twice, as an
-    /// array (`name[]`) or in a spelling that some parser reads as this name.
+    /// array (`name[]`) or in a spelling that some parser reads as this name, as ASP.NET does in any
+    /// letter case.
     pub fn form(&self, name: &str) -> Result<Option<&str>, Refusal> {
         let Self::Form(fields) = self else {
             return Ok(None);
         };
-        let wanted = as_php_reads(name);
+        let wanted = as_php_reads(name).to_ascii_lowercase();
         let keys = as_rack_reads(name);
         let same = |field: &&(String, String)| {
-            let read = as_php_reads(&field.0);
+            let read = as_php_reads(&field.0).to_ascii_lowercase();
             read.strip_prefix(&*wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
                 || as_rack_reads(&field.0).starts_with(&keys)
         };
@@ -193,7 +194,8 @@ fn as_rack_reads(name: &str) -> Vec<&str> {
     name.split(['[', ']']).filter(|key| !key.is_empty()).collect()
 }
 
-/// JSON in which no object has a key twice: parsers disagree on which one counts.
+/// JSON in which no object has a key twice, in whatever letter case (.NET and Go take it in any):
+/// parsers disagree on which one counts.
 struct StrictJson(serde_json::Value);
 
 impl<'de> serde::Deserialize<'de> for StrictJson {
@@ -245,8 +247,10 @@ impl<'de> serde::de::Visitor<'de> for StrictVisitor {
 
     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut object = serde_json::Map::new();
+        let mut folded = std::collections::HashSet::new();
         while let Some((key, StrictJson(value))) = map.next_entry::<String, _>()? {
-            if object.insert(key, value).is_some() {
+            let repeated = !folded.insert(key.to_lowercase());
+            if object.insert(key, value).is_some() || repeated {
                 return Err(serde::de::Error::custom("a key occurs twice"));
             }
         }
@@ -286,12 +290,17 @@ mod tests {
             "user=a&+user=b",
             "user=a&user%00x=b",
             "%20user[0]=a",
+            // ASP.NET reads these as `user` too, and takes the first
+            "User=a&user=b",
+            "USER=a",
         ] {
             let fields = parse(FORM, body).await.unwrap();
             assert_eq!(fields.form("user"), Err(Refusal::LoginAmbiguous), "{body}");
         }
-        let json = parse("application/json", r#"{"user":"a","us\u0065r":"b"}"#).await;
-        assert_eq!(json.err(), Some(Refusal::LoginAmbiguous));
+        for body in [r#"{"user":"a","us\u0065r":"b"}"#, r#"{"user":"a","User":"b"}"#] {
+            let json = parse("application/json", body).await;
+            assert_eq!(json.err(), Some(Refusal::LoginAmbiguous), "{body}");
+        }
     }
 
     #[tokio::test]

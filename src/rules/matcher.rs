@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-/// A pattern over text. `?` is one character, `*` any run (in paths: not across `/`), `**` any run.
+/// A pattern over text. `?` is one character and `*` any run (in paths: but for `/`), `**` any run.
 /// Matching takes time linear in text × pattern, without recursion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
@@ -14,7 +14,8 @@ pub struct Glob {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
     Char(char),
-    One,
+    /// `true`: `/` too.
+    One(bool),
     /// `true`: across `/` too.
     Any(bool),
 }
@@ -35,7 +36,7 @@ impl Glob {
         let mut chars = source.chars().peekable();
         while let Some(character) = chars.next() {
             tokens.push(match character {
-                '?' => Token::One,
+                '?' => Token::One(star_crosses),
                 '*' => {
                     let double = chars.next_if_eq(&'*').is_some();
                     Token::Any(double || star_crosses)
@@ -90,9 +91,9 @@ impl Glob {
                 }
                 match token {
                     Token::Char(expected) if *expected == character => next[at + 1] = true,
-                    Token::One if character != '/' => next[at + 1] = true,
+                    Token::One(slash) if *slash || character != '/' => next[at + 1] = true,
                     Token::Any(crosses) if *crosses || character != '/' => next[at] = true,
-                    Token::Char(_) | Token::One | Token::Any(_) => {}
+                    Token::Char(_) | Token::One(_) | Token::Any(_) => {}
                 }
             }
             self.skip_stars(&mut next);
@@ -262,6 +263,8 @@ mod tests {
             (Glob::name("_*_session"), "_shop_session", true),
             (Glob::name("?*"), "", false),
             (Glob::name("?*"), "x", true),
+            (Glob::name("?*"), "/x", true),
+            (Glob::path("/?"), "//", false),
             (Glob::name("*@ops.example.com"), "eve@ops.example.com", true),
             (Glob::path("/static/**"), "/static/a/b.css", true),
             (Glob::path("/static/*"), "/static/a/b.css", false),

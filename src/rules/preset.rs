@@ -62,6 +62,41 @@ pub const PRESETS: &[Preset] = &[
         about: "Tomcat 9 to 11 with FORM authentication, `j_security_check`",
         toml: include_str!("../../config/presets/tomcat-form.toml"),
     },
+    Preset {
+        name: "flask-appbuilder",
+        about: "Flask-AppBuilder 4 (Superset, Airflow): the session in a signed cookie",
+        toml: include_str!("../../config/presets/flask-appbuilder.toml"),
+    },
+    Preset {
+        name: "symfony",
+        about: "Symfony 5.4 to 7: form_login, json_login and remember-me",
+        toml: include_str!("../../config/presets/symfony.toml"),
+    },
+    Preset {
+        name: "drupal",
+        about: "Drupal 8 to 11: the login form and block, JSON",
+        toml: include_str!("../../config/presets/drupal.toml"),
+    },
+    Preset {
+        name: "spring-security",
+        about: "Spring Security 5 to 7: formLogin and remember-me on servlets",
+        toml: include_str!("../../config/presets/spring-security.toml"),
+    },
+    Preset {
+        name: "aspnet-core-identity",
+        about: "ASP.NET Core Identity: its pages, a second factor, the cookie login of its API",
+        toml: include_str!("../../config/presets/aspnet-core-identity.toml"),
+    },
+    Preset {
+        name: "aspnet-forms",
+        about: "classic ASP.NET: forms authentication, ASP.NET Identity 2 on OWIN",
+        toml: include_str!("../../config/presets/aspnet-forms.toml"),
+    },
+    Preset {
+        name: "nextauth",
+        about: "NextAuth 4 and Auth.js 5: the credentials provider",
+        toml: include_str!("../../config/presets/nextauth.toml"),
+    },
 ];
 
 /// The preset of this name.
