@@ -97,6 +97,21 @@ pub const PRESETS: &[Preset] = &[
         about: "NextAuth 4 and Auth.js 5: the credentials provider",
         toml: include_str!("../../config/presets/nextauth.toml"),
     },
+    Preset {
+        name: "drf-simplejwt",
+        about: "Django REST framework with SimpleJWT: bearer tokens in JSON",
+        toml: include_str!("../../config/presets/drf-simplejwt.toml"),
+    },
+    Preset {
+        name: "jwt-spa",
+        about: "single-page and mobile apps that get bearer tokens in JSON",
+        toml: include_str!("../../config/presets/jwt-spa.toml"),
+    },
+    Preset {
+        name: "basic-auth",
+        about: "HTTP Basic, with a page that the proxy may ask",
+        toml: include_str!("../../config/presets/basic-auth.toml"),
+    },
 ];
 
 /// The preset of this name.

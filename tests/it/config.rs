@@ -238,13 +238,17 @@ fn a_file_replaces_a_preset_key_by_key_and_list_by_list() {
 fn every_preset_stands_by_itself() {
     for preset in preset::PRESETS {
         let settings = parse(&format!("{MINIMAL}[app]\npreset = \"{}\"\n", preset.name)).unwrap();
-        assert!(!settings.rules.credentials.is_empty() && !settings.rules.logins.is_empty());
-        assert!(!settings.rules.logouts.is_empty(), "{}", preset.name);
-        // Tomcat shows its form on every protected page and has no page for it.
-        let page = preset.name != "tomcat-form";
+        assert!(!settings.rules.credentials.is_empty());
+        // HTTP Basic knows neither.
+        let ruled = preset.name != "basic-auth";
+        assert_eq!(!settings.rules.logins.is_empty(), ruled, "{}", preset.name);
+        assert_eq!(!settings.rules.logouts.is_empty(), ruled, "{}", preset.name);
+        // Tomcat shows its form on every protected page; scripts and HTTP Basic have no page for it.
+        let pageless = ["tomcat-form", "drf-simplejwt", "jwt-spa", "basic-auth"];
+        let page = !pageless.contains(&preset.name);
         assert_eq!(settings.enforcement.login_url.is_some(), page, "{}", preset.name);
         // How, or that it must not be.
-        let said = preset.toml.contains("app_logout = \"none\"");
+        let said = preset.toml.contains("\napp_logout = \"none\"\n");
         assert_ne!(settings.enforcement.app_logout.is_some(), said, "{}", preset.name);
     }
 }

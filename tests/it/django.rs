@@ -5,6 +5,7 @@
 //! sites are shared. Ids like S1 or N4 name the cases that other limiters' tests or bugs gave us.
 
 mod allauth;
+mod api;
 mod basics;
 mod deny;
 mod endings;

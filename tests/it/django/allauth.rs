@@ -62,7 +62,57 @@ fn a_script_over_the_limit_is_refused_in_json() {
     assert_serves(&mut first, &user);
 }
 
-// N8, as far as names go; an e-mail address in the name's place needs the app's word for whose it is.
+/// What the site says about whoever asks.
+const PROBE: &str = r#"
+limit.max_sessions = 1
+identity.probe.path = "/whoami"
+identity.probe.user = "rjson:/user"
+identity.probe.anonymous = { is = { "rjson:/user" = "!?*" } }
+"#;
+
+// N8
+#[test]
+fn user_name_and_e_mail_address_are_one_user_when_the_app_is_asked() {
+    let (proxy, user) = proxy(PROBE);
+    let address = format!("{user}@shop.example");
+    let mut earlier: Option<Browser> = None;
+    for name in [user.clone(), address.clone(), address.to_uppercase(), user.to_uppercase()] {
+        let mut browser = proxy.browser();
+        let answer = by_form(&mut browser, &name, &user);
+        assert_eq!(answer.status, 302, "{name:?}: {}", answer.text());
+        assert_serves(&mut browser, &user);
+        if let Some(earlier) = &mut earlier {
+            assert_told(earlier, "limit");
+        }
+        assert_eq!((proxy.live(&user), proxy.live(&address)), (1, 0), "{name:?}");
+        earlier = Some(browser);
+    }
+}
+
+/// Signing up signs in, and no rule is about that.
+#[test]
+fn a_sign_up_is_counted_when_the_app_is_asked() {
+    let (proxy, user) = proxy(PROBE);
+    let name = format!("new-{user}");
+    let mut first = proxy.browser();
+    let fields = [
+        ("email", format!("{name}@shop.example")),
+        ("username", name.clone()),
+        ("password1", "long-enough-1".to_owned()),
+        ("password2", "long-enough-1".to_owned()),
+    ];
+    let fields: Vec<(&str, &str)> = fields.iter().map(|(key, value)| (*key, &**value)).collect();
+    let answer = first.submit("/accounts/signup/", &fields);
+    assert_eq!(answer.status, 302, "{}", answer.text());
+    assert_serves(&mut first, &name);
+    assert_eq!(proxy.live(&name), 1);
+    let mut second = proxy.browser();
+    let form = [("login", name.as_str()), ("password", "long-enough-1")];
+    assert_eq!(second.submit("/accounts/login/", &form).status, 302);
+    assert_told(&mut first, "limit");
+}
+
+// N8, as far as names go.
 #[test]
 fn one_user_under_several_spellings_is_one_user() {
     let (proxy, user) = proxy("limit.max_sessions = 1");

@@ -30,6 +30,8 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "rest_framework",
+    "rest_framework_simplejwt.token_blacklist",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -93,3 +95,5 @@ if ALLAUTH:
     ACCOUNT_RATE_LIMITS = False
     ACCOUNT_LOGOUT_REDIRECT_URL = "/"
     EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
+
+SIMPLE_JWT = {"ROTATE_REFRESH_TOKENS": True, "BLACKLIST_AFTER_ROTATION": False}

@@ -4,7 +4,9 @@ from django.contrib import admin
 from django.conf import settings
 from django.urls import include, path
 
-from shop import views
+from rest_framework_simplejwt import views as tokens
+
+from shop import api, views
 
 ACCOUNTS = "allauth.urls" if settings.ALLAUTH else "django.contrib.auth.urls"
 
@@ -17,6 +19,11 @@ urlpatterns = [
     path("stream", views.stream),
     path("upload", views.upload),
     path("ops/sessions", views.live_sessions),
+    path("api/token/", tokens.TokenObtainPairView.as_view()),
+    path("api/token/refresh/", tokens.TokenRefreshView.as_view()),
+    path("api/token/blacklist/", tokens.TokenBlacklistView.as_view()),
+    path("api/me/", api.Me.as_view()),
+    path("basic/me/", api.BasicMe.as_view()),
     path("accounts/", include(ACCOUNTS)),
     path("admin/", admin.site.urls),
 ]
