@@ -30,6 +30,13 @@ impl Bare {
     pub fn is_cookie(&self) -> bool {
         !rules::is_token_name(&self.name)
     }
+
+    /// The head of a cookie in chunks (ASP.NET Core's `chunks-2`): it says how many there are, which
+    /// is the same for many users, and is worth nothing without them.
+    pub fn is_chunk_head(&self) -> bool {
+        let count = self.value.strip_prefix(b"chunks-").unwrap_or_default();
+        !count.is_empty() && count.iter().all(u8::is_ascii_digit)
+    }
 }
 
 /// Without the value, which is a secret.
@@ -107,6 +114,7 @@ impl Judge<'_> {
         }
         let mut sessions: Vec<(Arc<Entry>, Bare, Option<Lineage>)> = Vec::new();
         let mut anonymous: Vec<(Bare, Option<Lineage>)> = Vec::new();
+        let mut heads: Vec<Bare> = Vec::new();
         for candidate in candidates {
             let of_device;
             let candidate = if candidate.name == BASIC {
@@ -120,6 +128,10 @@ impl Judge<'_> {
             let value = verified.map_or_else(|| candidate.value.to_vec(), |(value, _)| value);
             let bare = Bare { name: candidate.name.to_owned(), value };
             once(&mut presented.all, &bare);
+            if lineage.is_none() && bare.is_chunk_head() {
+                heads.push(bare);
+                continue;
+            }
             match self.held(candidate, lineage) {
                 Held::Session(entry) => sessions.push((entry, bare, lineage)),
                 Held::Over(entry, ending, expired_now) => {
@@ -151,6 +163,9 @@ impl Judge<'_> {
             }
         }
         combine(&mut presented, sessions, anonymous);
+        if !presented.forward.is_empty() {
+            heads.iter().for_each(|head| once(&mut presented.forward, head));
+        }
         presented
     }
 

@@ -229,7 +229,8 @@ impl Proxy {
     ) -> Result<(), Refusal> {
         let now = self.clock.now();
         let keys = |bare: &Bare| self.keys(exchange).of_bare(bare);
-        let fresh = issued.iter().filter(|bare| !exchange.sent.contains(bare));
+        let fresh = |bare: &&Bare| !exchange.sent.contains(bare) && !bare.is_chunk_head();
+        let fresh = issued.iter().filter(fresh);
         if self.settings.session.binding == Binding::Signed {
             for (key, exact) in fresh.map(keys) {
                 let key =
@@ -245,7 +246,8 @@ impl Proxy {
         let replaced = |sent: &&Bare| {
             issued.iter().any(|bare| bare.name == sent.name && bare.value != sent.value)
         };
-        let superseded = exchange.sent.iter().filter(replaced).map(keys).collect();
+        let sent = exchange.sent.iter().filter(|bare| !bare.is_chunk_head());
+        let superseded = sent.filter(replaced).map(keys).collect();
         let rotation = Rotation { now, bearer, superseded, fenced: Vec::new() };
         self.record_rotation(entry.id, rotation).await
     }

@@ -105,10 +105,11 @@ impl Worker {
     ) {
         let proxy = &*self.proxy;
         let keys = |bare: &Bare| proxy.keys(exchange).of_bare(bare);
-        let carried = issued.iter().chain(kept);
+        let carried = issued.iter().chain(kept).filter(|bare| !bare.is_chunk_head());
         let now: Vec<KeyPair> = carried.clone().map(keys).collect();
         let earlier = |bare: &&Bare| !carried.clone().any(|other| other == *bare);
-        login.before = exchange.sent.iter().filter(earlier).map(keys).collect();
+        let sent = exchange.sent.iter().filter(|bare| !bare.is_chunk_head());
+        login.before = sent.filter(earlier).map(keys).collect();
         if let Some(old) = exchange.presented.lineage {
             login.before.push((old.key(), old.key()));
         }

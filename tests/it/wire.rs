@@ -4,6 +4,7 @@
 mod answers;
 mod bad_input;
 mod basic;
+mod chunks;
 mod cookies;
 mod login;
 mod methods;

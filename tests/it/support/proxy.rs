@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
+use std::time::Duration;
 use std::time::Instant;
 
 use serde_json::Value;
@@ -82,6 +83,11 @@ impl Proxy {
     /// A fresh browser on the proxied site.
     pub(crate) fn browser(&self) -> Browser {
         Browser::new(self.address)
+    }
+
+    /// The time that the process has had on a core.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        self.process.cpu_time()
     }
 
     /// The folder of configuration, store and key.
@@ -235,7 +241,7 @@ fn run(dir: &TempDir, config: &str, kind: Kind) -> (Process, SocketAddr, SocketA
         let ended = process.ended();
         assert!(ended.is_none(), "headcount ended ({ended:?}) with the configuration\n{config}");
         assert!(Instant::now() < deadline, "headcount is not ready within {PATIENCE:?}");
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
