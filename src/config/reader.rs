@@ -31,6 +31,11 @@ impl<'p> Table<'p> {
         Self { problems, at: Place::FILE, path: String::new(), entries, known: Vec::new() }
     }
 
+    /// Whether it is the file itself.
+    pub(super) fn is_root(&self) -> bool {
+        self.path.is_empty()
+    }
+
     /// The name of a key as messages give it.
     pub(super) fn name(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }

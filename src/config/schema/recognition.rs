@@ -32,12 +32,19 @@ pub(super) fn rules(root: &mut Table<'_>, context: &Context<'_>, has_probe: bool
     let credentials: Vec<Credential> = credentials(root);
     if !stated.0 && context.preset_known {
         let what = "is missing: which cookie or token proves a session?";
-        root.missing("credential", what, "[[credential]] at = \"cookie:NAME\", or [app] preset");
+        let allowed =
+            format!("[[{}]] at = \"cookie:NAME\"{}", root.name("credential"), preset(root));
+        root.missing("credential", what, &allowed);
     }
     if !stated.1 && context.preset_known && !has_probe {
         let what = "is missing: without a rule for logins no user is ever known";
-        let allowed = "[[login]] with `request` and `user`, [identity.probe], or [app] preset";
-        root.missing("login", what, allowed);
+        let probe = if root.is_root() { "[identity.probe]" } else { "`probe`" };
+        let allowed = format!(
+            "[[{}]] with `request` and `user`, or {probe}{}",
+            root.name("login"),
+            preset(root)
+        );
+        root.missing("login", what, &allowed);
     }
     let rules = RuleSet {
         logins: rules_of(root, "login", Kind::Login, &credentials),
@@ -52,6 +59,11 @@ pub(super) fn rules(root: &mut Table<'_>, context: &Context<'_>, has_probe: bool
         root.missing("step", what, "[[step]] with `request`, `success` and `user`");
     }
     rules
+}
+
+/// Presets are for the whole app.
+fn preset(root: &Table<'_>) -> &'static str {
+    if root.is_root() { ", or [app] preset" } else { "" }
 }
 
 fn rules_of(
