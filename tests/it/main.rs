@@ -12,6 +12,8 @@ mod exchanges;
 #[cfg(test)]
 mod frameworks;
 #[cfg(test)]
+mod fuzzing;
+#[cfg(test)]
 mod learn;
 #[cfg(test)]
 mod store;
