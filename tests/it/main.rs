@@ -22,4 +22,6 @@ mod support;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]
+mod traps;
+#[cfg(test)]
 mod wire;
