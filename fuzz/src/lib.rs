@@ -14,6 +14,8 @@ pub use set_cookie::set_cookie;
 
 use headcount::path::canonical;
 
+use parsers::decode;
+
 /// A target: its name, which is that of its corpus, and what it does.
 pub type Target = (&'static str, fn(&[u8]));
 
@@ -30,6 +32,10 @@ pub const TARGETS: &[Target] = &[
 pub fn path(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let raw = format!("/{text}");
+    // Nothing else gets as far as this.
+    if raw.parse::<http::uri::PathAndQuery>().is_err() || raw.contains(['?', '#']) {
+        return;
+    }
     let path = canonical(&raw);
     assert!(path.text.starts_with('/'), "{raw:?} → {path:?}");
     for odd in ["//", "/./", "/../", "\\", "\0"] {
@@ -39,7 +45,9 @@ pub fn path(data: &[u8]) {
     if path.plain {
         // What goes up as it came, but for parameters, is what was matched: no server that decodes,
         // resolves dots or cuts parameters off sees another path.
-        assert!(!path.text.contains(['%', ';']), "{raw:?} → {path:?}");
+        let decoded = decode(path.text.as_bytes(), false);
+        assert_eq!(decoded, path.text.as_bytes(), "{raw:?} → {path:?}");
+        assert!(!path.text.contains(';'), "{raw:?} → {path:?}");
         assert_eq!(canonical(&path.text), path, "{raw:?}");
         let whole: String = raw
             .split('/')

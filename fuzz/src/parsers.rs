@@ -259,7 +259,7 @@ fn php(line: &[u8]) -> Vec<Pair> {
 }
 
 /// Percent escapes; what is none stays.
-fn decode(text: &[u8], plus: bool) -> Vec<u8> {
+pub fn decode(text: &[u8], plus: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut at = 0;
     while at < text.len() {

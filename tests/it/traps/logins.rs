@@ -194,6 +194,29 @@ fn whoever_signs_in_by_an_odd_form_is_counted_as_who_the_site_means(stack: Stack
     ] {
         cases.push((kind, format!("{body}--b--\r\n")));
     }
+    // A name that one parser finds within quotes, and a text that Django decodes.
+    let hidden = |outside: &str, inside: &str, value: &str| {
+        part(&format!("x=\"; name={inside}\"; name=\"{outside}\""), value)
+    };
+    let base64 = |text: &str| {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.encode(text)
+    };
+    let encoded = |name: &str, encoding: &str, value: &str| {
+        let encoding = format!("name=\"{name}\"\r\nContent-Transfer-Encoding: {encoding}");
+        part(&encoding, value)
+    };
+    let secret = part("name=\"password\"", &password);
+    for body in [
+        hidden("username", "zzz", &attacker) + &hidden("zzz", "username", &victim) + &secret,
+        hidden("zzz", "username", &victim) + &hidden("username", "zzz", &attacker) + &secret,
+        encoded("username", "base64", &base64(&attacker)) + &secret,
+        encoded("username", "quoted-printable", &attacker.replace('u', "=75")) + &secret,
+        encoded("username", "8bit", &attacker) + &secret,
+        part("name=\"username\"\r\nContent-Type: text/plain; charset=utf-16", &attacker) + &secret,
+    ] {
+        cases.push(("multipart/form-data; boundary=b", format!("{body}--b--\r\n")));
+    }
     let mut signed_in = 0;
     for (kind, body) in cases {
         let request = Request::new("POST", stack.login())
