@@ -1,6 +1,6 @@
 # What people run. `make demo` needs the Rust toolchain only; `make test` also python3,
-# Node.js and PHP.
-.PHONY: demo test soak audit clean
+# Node.js, PHP and Ruby.
+.PHONY: demo test soak fuzz audit clean
 
 demo:
 	cargo build --release --locked
@@ -19,6 +19,10 @@ test:
 soak:
 	tests/setup
 	HEADCOUNT_SOAK=1 cargo test --release --locked -- --nocapture --test-threads=1 soak
+
+# Five minutes for each target; needs a C++ compiler. `fuzz/run SECONDS TARGET` runs one.
+fuzz:
+	fuzz/run
 
 audit:
 	tests/setup

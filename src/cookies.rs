@@ -77,7 +77,35 @@ fn may_hold_credential(pair: &[u8], rules: &RuleSet) -> bool {
             None => return false,
         };
         !name.is_empty() && rules.credentials.iter().any(|credential| looks_like(name, credential))
+    }) || words_before_equals(pair)
+        .any(|name| rules.credentials.iter().any(|credential| looks_like(name, credential)))
+}
+
+/// Python's parser ends a cookie at blanks too: `a=1 sid=T` holds `sid`. Every word that an equals
+/// sign follows, perhaps after blanks or bytes that some language takes for such.
+fn words_before_equals(pair: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let parts = |byte: &u8| *byte <= b' ' || *byte >= 0x7f || matches!(byte, b',' | b'"');
+    pair.iter().enumerate().filter(|(_, byte)| **byte == b'=').map(move |(at, _)| {
+        let end = pair[..at].iter().rposition(|byte| !parts(byte)).map_or(0, |last| last + 1);
+        let start = pair[..end].iter().rposition(parts).map_or(0, |before| before + 1);
+        // A word with an equals sign in it was seen at that sign.
+        let word = &pair[start..end];
+        if word.contains(&b'=') { &word[..0] } else { word }
     })
+}
+
+/// Whether every parser takes all of the value, and nothing else, for the value: no blanks, quotes
+/// or escapes at which one of them stops or goes on to another cookie. Values that nobody issued
+/// through us have to be so; a comma alone stays, as PHP uses it in ids.
+pub fn reads_alike(value: &[u8]) -> bool {
+    let plain = |byte: &u8| (0x21..0x7f).contains(byte) && !matches!(byte, b'"' | b'\\');
+    let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+    // A control ends the value for those that keep it as a C string, a comma for very old ones.
+    let decoded = canonical_value(value);
+    let mut later = value.split(|byte| *byte == b',').skip(1);
+    inner.unwrap_or(value).iter().all(plain)
+        && decoded.iter().all(|byte| *byte >= b' ')
+        && !later.any(|piece| piece.contains(&b'='))
 }
 
 fn looks_like(name: &[u8], credential: &Credential) -> bool {
@@ -282,6 +310,9 @@ mod tests {
             b"__Host-sid=T",
             b"\x85sid\x0c=T",
             b"x=\"sid=T\"",
+            b"a=1 sid=T",
+            b"a=1\tsid = T",
+            b"a=1\xa0sid=T",
         ];
         for spelling in spellings {
             let (values, others, odd) = scanned(spelling, &["sid"]);
@@ -334,6 +365,34 @@ mod tests {
             assert_eq!(canonical_value(spelling), token);
         }
         assert_ne!(canonical_value(b"eyJhIjoxfQ.eyJiIjozfQ.c2lnbg"), token);
+    }
+
+    #[test]
+    fn a_word_that_no_equals_sign_follows_is_no_name() {
+        for line in [&b"note=the sid is new"[..], b"note=my sid"] {
+            assert_eq!(scanned(line, &["sid"]), (vec![], vec![line.to_vec()], 0));
+        }
+    }
+
+    #[test]
+    fn a_value_at_which_some_parser_stops_is_told() {
+        for plain in [&b"abc"[..], b"\"abc\"", b"a,b-c", b"s%3Aabc.d%2Bf%3D", b"eyJ.a_b~!{}", b""] {
+            assert!(reads_alike(plain), "{}", plain.escape_ascii());
+        }
+        for odd in [
+            &b"abc x"[..],
+            b"\"abc\" x",
+            b"abc%00x",
+            b"abc%2500x",
+            b"abc\tx",
+            b"\"abc",
+            b"a\\bc",
+            b"\"\\141bc\"",
+            b"abc\xa0x",
+            b"abc,sid=x",
+        ] {
+            assert!(!reads_alike(odd), "{}", odd.escape_ascii());
+        }
     }
 
     #[test]

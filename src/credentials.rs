@@ -198,6 +198,8 @@ impl Judge<'_> {
             }
             Some(_) => Held::Nothing,
             None if self.registry.is_quarantined(key) => Held::Nothing,
+            // Some app would read another value: perhaps an ended session's.
+            None if !cookies::reads_alike(candidate.value) => Held::Nothing,
             None => Held::Untracked(key),
         }
     }

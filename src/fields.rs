@@ -1,6 +1,8 @@
 //! Fields of a request: the login form, its JSON, its query. Read once, strictly: what two parsers
 //! could read differently is an error, not a guess. Nothing is kept.
 
+mod part;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -127,6 +129,7 @@ async fn read_multipart(
     let mut form = multer::Multipart::new(data, boundary);
     let mut fields = Vec::new();
     while let Some(field) = form.next_field().await.map_err(|_| Refusal::LoginAmbiguous)? {
+        part::check(field.headers())?;
         let name = field.name().unwrap_or_default().to_owned();
         let value = field.bytes().await.map_err(|_| Refusal::LoginAmbiguous)?;
         let value = String::from_utf8(value.to_vec()).unwrap_or_default();

@@ -39,7 +39,10 @@ pub fn parse(line: &[u8], now: Timestamp) -> Option<SetCookie<'_>> {
         match key.to_ascii_lowercase().as_str() {
             "max-age" => max_age = read_max_age(value).or(max_age),
             "expires" => expires = read_expires(value).or(expires),
-            "domain" => shape.domain = value.trim_start_matches('.').to_ascii_lowercase(),
+            "domain" => {
+                let dots = |c: char| c == '.' || c.is_whitespace();
+                shape.domain = value.trim_start_matches(dots).to_ascii_lowercase();
+            }
             "path" => value.clone_into(&mut shape.path),
             "" => {}
             _ => {
@@ -175,6 +178,13 @@ mod tests {
             String::from_utf8(expire(&cookie.shape)).unwrap(),
             "__Secure-s=; Domain=example.com; Path=/a; Secure; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0"
         );
+    }
+
+    #[test]
+    fn an_odd_domain_is_read_back_as_it_was_written() {
+        let cookie = parse(b"s=1; Domain=. .Example.com", NOW).unwrap();
+        let written = write(&cookie.shape, b"2");
+        assert!(parse(&written, NOW).unwrap().same_cookie(&cookie));
     }
 
     #[test]

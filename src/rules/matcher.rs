@@ -52,6 +52,11 @@ impl Glob {
         self.tokens.iter().all(|token| matches!(token, Token::Char(_))).then_some(&*self.source)
     }
 
+    /// Whether whatever `other` fits surely fits this one too, as far as their writing tells.
+    pub fn covers(&self, other: &Self) -> bool {
+        self == other || other.literal().is_some_and(|text| self.matches(text))
+    }
+
     /// The same pattern with its fixed text passed through `fold`, for comparing names that are
     /// folded too.
     #[must_use]

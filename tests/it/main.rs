@@ -12,6 +12,8 @@ mod exchanges;
 #[cfg(test)]
 mod frameworks;
 #[cfg(test)]
+mod fuzzing;
+#[cfg(test)]
 mod learn;
 #[cfg(test)]
 mod store;
@@ -19,5 +21,7 @@ mod store;
 mod support;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod traps;
 #[cfg(test)]
 mod wire;

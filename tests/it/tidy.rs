@@ -30,7 +30,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("body", &["app"]),
         ("clock", &[]),
         ("cookies", &[]),
-        ("fields", &[]),
+        ("fields", &["part"]),
         ("keyring", &[]),
         ("metrics", &[]),
         ("policy", &[]),

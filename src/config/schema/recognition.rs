@@ -190,6 +190,7 @@ pub(super) fn conditions_met(table: &mut Table<'_>, key: &'static str) -> Succes
 fn success_of(mut table: Table<'_>, kind: Kind, credentials: &[Credential]) -> SuccessMatch {
     let status = status(&mut table);
     let location = table.texts("location");
+    refuse_contradictions(&table, "location", &location, Glob::name);
     let location = Patterns::new(location.iter().map(|at| at.value.as_str()), Glob::name);
     let written = table.texts("sets");
     let sets = cookie_patterns(&table, "sets", &written);
@@ -243,7 +244,31 @@ fn cookie_patterns(table: &Table<'_>, key: &str, written: &[At<String>]) -> Vec<
         }
         patterns.push(Negatable { negated, name: Glob::name(name) });
     }
+    for (negated, At { at, .. }) in patterns.iter().zip(written).filter(|(it, _)| it.negated) {
+        let never = |other: &Negatable| !other.negated && negated.name.covers(&other.name);
+        if patterns.iter().any(never) {
+            let what = "takes away what another of the list asks for: the rule never fits";
+            table.wrong(key, at, what, "a cookie either with `!` or without");
+        }
+    }
     patterns
+}
+
+/// A list in which each pattern is taken back by one with `!` fits nothing.
+fn refuse_contradictions(
+    table: &Table<'_>,
+    key: &str,
+    written: &[At<String>],
+    make: fn(&str) -> Glob,
+) {
+    let not: Vec<Glob> =
+        written.iter().filter_map(|at| at.value.strip_prefix('!')).map(make).collect();
+    let mut wanted = written.iter().filter(|at| !at.value.starts_with('!')).peekable();
+    let Some(At { at, .. }) = wanted.peek().copied() else { return };
+    if wanted.all(|wanted| not.iter().any(|not| not.covers(&make(&wanted.value)))) {
+        let what = "never fits: a pattern with `!` takes it back";
+        table.wrong(key, at, what, "patterns of which one is not taken back");
+    }
 }
 
 fn status(table: &mut Table<'_>) -> StatusPatterns {
@@ -285,14 +310,16 @@ fn checked_paths(table: &mut Table<'_>, key: &'static str) -> Vec<String> {
             let allowed = "a path that starts with `/`, or with `**` for any folder";
             table.wrong(key, at, "is not a path", allowed);
         } else if path.contains("//")
-            || path.contains([';', '#', '\\'])
+            || path.contains([';', '#', '\\', '%'])
+            || path.split_once('?').is_some_and(|(_, query)| query.contains('='))
             || path.chars().any(|c| c.is_control() || c == ' ')
             || path.split('/').any(|segment| matches!(segment, "." | ".."))
         {
-            let allowed = "a plain path: no `//`, `.`, `..`, `;`, `#`, `\\` or blanks";
+            let allowed = "a plain path: no query, `//`, `.`, `..`, `;`, `#`, `\\`, `%` or blanks";
             table.wrong(key, at, "never fits: paths are compared in their plain form", allowed);
         }
     }
+    refuse_contradictions(table, key, &written, Glob::path);
     written.into_iter().map(|at| at.value).collect()
 }
 

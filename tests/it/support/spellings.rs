@@ -20,12 +20,18 @@ pub(crate) fn spellings(name: &str, token: &str) -> Vec<Vec<u8>> {
         format!("Cookie: {name}={token}\t"),
         format!("Cookie: {name}={token},"),
         format!("Cookie: {name}={token};"),
+        format!("Cookie: {name}={token} x"),
+        format!("Cookie: {name}=\"{token}\" x"),
+        format!("Cookie: {name}={token}\\"),
         // D06
         format!("Cookie: {name}=%{first:02x}{rest}"),
         format!("Cookie: {name}=%{first:02X}{rest}"),
         format!("Cookie: {name}=%25{first:02x}{rest}"),
         format!("Cookie: {name}={every}"),
         format!("Cookie: {name}=+{token}"),
+        format!("Cookie: {name}={token}%00"),
+        format!("Cookie: {name}={token}%00x"),
+        format!("Cookie: {name}={token}%2500x"),
         format!("Cookie: %{initial:02x}{tail}={token}"),
         format!("Cookie: {name}=\"{octal}\""),
         format!("Cookie: {name}=\"\\{head}{rest}\""),
@@ -40,10 +46,17 @@ pub(crate) fn spellings(name: &str, token: &str) -> Vec<Vec<u8>> {
         format!("Cookie: a=1;{name}={token}"),
         format!("Cookie: a=1;\t{name}={token}"),
         format!("Cookie: a;{name}={token}"),
+        format!("Cookie: a=1 {name}={token}"),
+        format!("Cookie: a=1\t{name} = {token}"),
+        format!("Cookie: {name}=other {name}={token}"),
+        format!("Cookie: {name}=other,{name}={token}"),
         // D09
         format!("Cookie: {upper}={token}"),
         format!("Cookie: {name}[0]={token}"),
         format!("Cookie: __Host-{name}={token}"),
+        // D11
+        format!("Cookie: {name}={}", token.to_ascii_uppercase()),
+        format!("Cookie: {name}={}", token.to_ascii_lowercase()),
         // more than one
         format!("Cookie: {name}={token}; {name}={token}"),
         format!("Cookie: {name}=other; {name}={token}"),
@@ -65,6 +78,7 @@ pub(crate) fn spellings(name: &str, token: &str) -> Vec<Vec<u8>> {
         lines.push([b"Cookie: ", name, b"=", space, token].concat());
         lines.push([b"Cookie: ", name, b"=", token, space].concat());
         lines.push([b"Cookie: a=1;", space, name, b"=", token].concat());
+        lines.push([b"Cookie: a=1", space, name, b"=", token].concat());
     }
     lines
 }

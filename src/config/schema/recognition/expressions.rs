@@ -1,10 +1,11 @@
 //! Value expressions as written, and whether they fit where they stand.
 
-use crate::rules::expression::{Expression, Place as Source};
+use crate::rules::expression::{Expression, FILTERS, PLACES, Place as Source};
 use crate::rules::matcher::{Glob, Patterns};
 
 use super::super::super::reader::{At, Table};
 use super::super::super::tree::{Node, Value};
+use super::super::super::wording::nearest;
 use super::{is_cookie_pattern, is_header_name};
 
 /// On which side of the app a value is looked for.
@@ -36,7 +37,11 @@ fn expression(
     let expression = match Expression::parse(value) {
         Ok(expression) => expression,
         Err(allowed) => {
-            table.wrong(key, at, "does not say where a value is", &allowed);
+            let what = match meant(value) {
+                Some(word) => &format!("does not say where a value is; did you mean `{word}`?"),
+                None => "does not say where a value is",
+            };
+            table.wrong(key, at, what, &allowed);
             return None;
         }
     };
@@ -89,6 +94,21 @@ fn expression(
         | (Side::Response | Side::Either | Side::Asked, true) => {}
     }
     Some(expression)
+}
+
+/// The place or filter that was probably meant by the first word that is none.
+fn meant(written: &str) -> Option<String> {
+    let mut parts = written.split('|');
+    let place = parts.next()?.split(':').next()?.trim();
+    let places: Vec<&str> = PLACES.split(", ").filter_map(|word| word.split(':').next()).collect();
+    if written.contains(':') && !places.contains(&place) {
+        return nearest(place, &places).map(|word| format!("{word}:"));
+    }
+    let filters: Vec<&str> =
+        FILTERS.split(", ").filter_map(|word| word.split('(').next()).collect();
+    let mut names = parts.filter_map(|part| part.split('(').next()).map(str::trim);
+    let wrong = names.find(|name| !filters.contains(name))?;
+    nearest(wrong, &filters).map(str::to_owned)
 }
 
 /// `is = { "form:action" = "login" }`.
