@@ -101,11 +101,15 @@ pub fn reads_alike(value: &[u8]) -> bool {
     let plain = |byte: &u8| (0x21..0x7f).contains(byte) && !matches!(byte, b'"' | b'\\');
     let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
     // A control ends the value for those that keep it as a C string, a comma for very old ones.
-    let decoded = canonical_value(value);
+    let mut decoded = value.to_vec();
+    for _ in 0..DECODED_TIMES {
+        decoded = percent_encoding::percent_decode(&decoded).collect();
+        if decoded.iter().any(|byte| *byte < b' ') {
+            return false;
+        }
+    }
     let mut later = value.split(|byte| *byte == b',').skip(1);
-    inner.unwrap_or(value).iter().all(plain)
-        && decoded.iter().all(|byte| *byte >= b' ')
-        && !later.any(|piece| piece.contains(&b'='))
+    inner.unwrap_or(value).iter().all(plain) && !later.any(|piece| piece.contains(&b'='))
 }
 
 fn looks_like(name: &[u8], credential: &Credential) -> bool {
@@ -143,6 +147,9 @@ pub fn fold(name: &[u8]) -> String {
     folded
 }
 
+/// How often values are decoded: no app does it more than twice.
+const DECODED_TIMES: usize = 4;
+
 /// One spelling for all spellings of a value: unescaped, of base64 the digits that mean something,
 /// lower case. Only ever hashed and compared, never forwarded.
 pub fn canonical_value(value: &[u8]) -> Vec<u8> {
@@ -155,7 +162,7 @@ pub fn canonical_value(value: &[u8]) -> Vec<u8> {
 /// The value unquoted, octal and percent escapes decoded until nothing changes, outer blanks cut.
 pub fn unescaped(value: &[u8]) -> Vec<u8> {
     let mut current = value.to_vec();
-    for _ in 0..4 {
+    for _ in 0..DECODED_TIMES {
         let next = decode_once(&current);
         if next == current {
             break;
@@ -384,6 +391,7 @@ mod tests {
             b"\"abc\" x",
             b"abc%00x",
             b"abc%2500x",
+            b"%00abc",
             b"abc\tx",
             b"\"abc",
             b"a\\bc",
