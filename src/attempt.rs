@@ -16,8 +16,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::detect::Outcome;
 use crate::fetch::fetch;
 use crate::identity;
-use crate::learn::naming;
 use crate::learn::recording::{Exchange, Phase};
+use crate::learn::{logout, naming};
 use crate::rules::Rule;
 use crate::rules::expression::Place;
 use crate::settings::Settings;
@@ -191,7 +191,7 @@ impl Visitor {
         user: &str,
         password: &str,
     ) -> Result<Exchange, String> {
-        let (shown, text) = self.get(page).await?;
+        let (shown, text) = self.open(page).await?;
         let forms = form::read(&text);
         let form = forms.iter().find(|form| form.password().is_some());
         let rule = settings.rules.logins.iter().find(|rule| {
@@ -255,8 +255,13 @@ impl Visitor {
 
     /// The page that the login leads to.
     async fn page_after(&mut self, login: &Exchange) -> Result<(Exchange, String), String> {
-        let mut target =
-            login.location().map_or("/".to_owned(), |to| form::resolve(&login.target, to));
+        let target = login.location().map_or("/".to_owned(), |to| form::resolve(&login.target, to));
+        self.open(&target).await
+    }
+
+    /// Opens a page, and goes where it leads.
+    async fn open(&mut self, target: &str) -> Result<(Exchange, String), String> {
+        let mut target = target.to_owned();
         for _ in 0..REDIRECTS_MAX {
             let (page, text) = self.get(&target).await?;
             match page.location() {
@@ -277,6 +282,11 @@ impl Visitor {
     ) -> Result<Option<Exchange>, String> {
         let rule = settings.rules.logouts.iter().find_map(|rule| Some((rule, literal_path(rule)?)));
         let at_app = settings.enforcement.app_logout.as_ref();
+        if at_app.is_none()
+            && let Some(sent) = self.log_out_by_page(settings, page, text).await?
+        {
+            return Ok(Some(sent));
+        }
         let (method, path) = match (at_app, rule) {
             (Some(at_app), _) => (at_app.method.clone(), at_app.path.clone()),
             (None, Some((rule, path))) => {
@@ -306,6 +316,34 @@ impl Visitor {
         let body = encoded(&fields);
         headers.push((header::CONTENT_TYPE, HeaderValue::from_static(FORM)));
         self.send(method, &path, body, &headers).await.map(|(sent, _)| Some(sent))
+    }
+
+    /// With the form or the link that the page has for it, which brings the token the app wants.
+    async fn log_out_by_page(
+        &mut self,
+        settings: &Settings,
+        page: &Exchange,
+        text: &str,
+    ) -> Result<Option<Exchange>, String> {
+        let is_logout = |target: &String| {
+            let path = target.split('?').next().unwrap_or_default();
+            // Some rules are also about other ends, such as that of the account.
+            logout::is_named(target)
+                && settings.rules.logouts.iter().any(|rule| rule.request.is_about(path))
+        };
+        for form in form::read(text) {
+            let target = form.target(&page.target);
+            if is_logout(&target) {
+                return self.post(&target, &form.filled(), &[]).await.map(|(sent, _)| Some(sent));
+            }
+        }
+        let link = form::links(text, &page.target).into_iter().find(is_logout);
+        // A link to a logout that wants another method is made into one by a script.
+        let plain = |sent: &Exchange| matches!(outcome(settings, sent), Ok(Outcome::LoggedOut));
+        match link {
+            Some(link) => self.get(&link).await.map(|(sent, _)| Some(sent).filter(plain)),
+            None => Ok(None),
+        }
     }
 
     async fn get(&mut self, target: &str) -> Result<(Exchange, String), String> {

@@ -106,6 +106,9 @@ fn find(request: &Request, recording: &Recording, trials: &Trials) -> Findings {
     findings.rotates = credentials::rotates(recording, &findings.names());
     let session = findings.session_names();
     findings.login = login.as_ref().map(|login| login::describe(login, user, &session));
+    if let Some(login) = &mut findings.login {
+        login.guests_only = trials.guests_only;
+    }
     findings.logout = logout::find(recording, &session, findings.login.as_ref());
     findings.probe = probe::find(recording, trials, user);
     findings.untracked = credentials::untracked(login.as_ref(), trials, &findings);

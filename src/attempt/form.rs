@@ -82,6 +82,13 @@ pub fn read(page: &str) -> Vec<Form> {
     forms
 }
 
+/// Where the links of a page lead, from the page at `page`.
+pub fn links(text: &str, page: &str) -> Vec<String> {
+    let tags = tags(text).filter_map(|tag| tag.split_once(char::is_whitespace));
+    let anchors = tags.filter(|(name, _)| name.eq_ignore_ascii_case("a"));
+    anchors.filter_map(|(_, rest)| Some(resolve(page, &attribute(rest, "href")?))).collect()
+}
+
 /// The token that Rails and Laravel put into `<meta name="csrf-token">`.
 pub fn csrf_meta(page: &str) -> Option<String> {
     tags(page)
@@ -182,6 +189,7 @@ fn unescaped(text: &str) -> String {
         ("&#43;", "+"),
         ("&#x2B;", "+"),
         ("&#61;", "="),
+        ("&#038;", "&"),
         ("&amp;", "&"),
     ] {
         out = out.replace(escape, plain);
@@ -220,6 +228,12 @@ mod tests {
             csrf_meta("<meta name=\"csrf-token\" content=\"x&#43;y\">").as_deref(),
             Some("x+y")
         );
+    }
+
+    #[test]
+    fn links_are_found() {
+        let page = "<A href=x><a class='b' href='http://h/out?a=1&#038;b=2'>x</a><abbr href=y>";
+        assert_eq!(links(page, "/"), ["/x", "/out?a=1&b=2"]);
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct Trials {
     pub pages: Vec<PageTrial>,
     /// Whether the cookies of before still signed in after the logout; `None`: not tried.
     pub alive_after_logout: Option<bool>,
+    /// Whether the page with the form leads away who is signed in.
+    pub guests_only: bool,
 }
 
 /// One page, sent again with other cookies.
@@ -361,7 +363,7 @@ mod tests {
             without: cookies.iter().map(|it| (name(it), sees(&without(it)))).collect(),
             alone: cookies.iter().map(|it| (name(it), sees(&[it]))).collect(),
         };
-        Trials { pages: vec![trial], alive_after_logout: None }
+        Trials { pages: vec![trial], ..Trials::default() }
     }
 
     fn names(trials: &Trials) -> Vec<(Vec<String>, Role)> {

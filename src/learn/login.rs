@@ -1,5 +1,7 @@
 //! The login: which request it is, and what its answer has that a wrong password's has not.
 
+use crate::rules::matcher::{Glob, Patterns};
+
 use super::Confidence;
 use super::naming;
 use super::recording::{Exchange, Phase, Recording};
@@ -29,6 +31,10 @@ pub struct Login {
     /// No recorded failure passes for a success.
     pub separated: bool,
     pub followed_by: Option<String>,
+    /// Failures are led back to the page that the request names, which can be any.
+    pub leads_back: bool,
+    /// Who is signed in already is led away from the page with the form.
+    pub guests_only: bool,
 }
 
 /// `success` as found.
@@ -36,6 +42,8 @@ pub struct Login {
 pub struct Success {
     pub status: Vec<u16>,
     pub location: Vec<String>,
+    /// The same for Location without its query.
+    pub landing: Vec<String>,
     pub sets: Vec<String>,
     /// Expression and pattern.
     pub is: Vec<(String, String)>,
@@ -96,7 +104,7 @@ pub fn describe(login: &LoginExchanges<'_>, user: Option<&str>, credentials: &[S
     if success.is.is_empty() && login.bad.iter().any(|bad| success.status.contains(&bad.status)) {
         success.is.extend(json_difference(login));
     }
-    success.location = locations(login);
+    (success.location, success.landing) = locations(login);
     let separated = login.bad.iter().all(|bad| !passes(&success, bad));
     Login {
         method: first.method.clone(),
@@ -109,7 +117,15 @@ pub fn describe(login: &LoginExchanges<'_>, user: Option<&str>, credentials: &[S
         failed: !login.bad.is_empty(),
         separated,
         followed_by: login.followed_by.clone(),
+        leads_back: page(first).is_some() && login.bad.iter().any(|bad| leads_back(bad)),
+        guests_only: false,
     }
+}
+
+/// Whether the answer leads to where the request says that it comes from.
+fn leads_back(sent: &Exchange) -> bool {
+    let referer = sent.headers.get(http::header::REFERER).and_then(|from| from.to_str().ok());
+    sent.location().is_some_and(|to| to.starts_with("http") && Some(to) == referer)
 }
 
 /// The page the form was on: its address, if the browser named it.
@@ -148,54 +164,63 @@ fn common_sets(good: &[&Exchange], credentials: &[String]) -> Vec<String> {
     common.cloned().collect()
 }
 
-/// What Location must not be: where failures lead to. Without a failure to compare with, the login
-/// page itself.
-fn locations(login: &LoginExchanges<'_>) -> Vec<String> {
-    let good: Vec<&str> = login.good.iter().filter_map(|answer| answer.location()).collect();
+/// What Location must not be, with its query and without: where failures lead to. Without a failure
+/// to compare with, the login page itself.
+fn locations(login: &LoginExchanges<'_>) -> (Vec<String>, Vec<String>) {
+    let good: Vec<String> = login.good.iter().filter_map(|answer| landing(answer)).collect();
+    let (mut whole, mut paths) = (Vec::new(), Vec::new());
     if good.len() < login.good.len() {
-        return Vec::new();
+        return (whole, paths);
     }
-    let mut patterns: Vec<String> = Vec::new();
     let bad: Vec<String> = match &login.bad[..] {
         [] => vec![login.good[0].path()],
-        bad => bad.iter().filter_map(|answer| answer.location()).map(str::to_owned).collect(),
+        bad => bad.iter().filter_map(|answer| landing(answer)).collect(),
     };
+    let raw = login.good.iter().filter_map(|answer| answer.location()).map(path_of);
+    let reached: Vec<&str> = good.iter().map(|good| path_of(good)).chain(raw).collect();
     for bad in &bad {
-        for pattern in unwanted(bad, &good) {
-            if !patterns.contains(&pattern) {
-                patterns.push(pattern);
-            }
+        let (path, query) = (path_of(bad), bad.split_once('?').map_or("", |(_, query)| query));
+        if good.iter().any(|good| path_of(good) == path) {
+            // The same page says which it was in its query.
+            let key = query.split('&').filter_map(|pair| pair.split('=').next()).find(|key| {
+                !key.is_empty() && good.iter().all(|good| !good.contains(&format!("{key}=")))
+            });
+            whole.extend(key.map(|key| format!("!*{key}=*")));
+            continue;
+        }
+        paths.push(format!("!{path}"));
+        if path.starts_with('/') && path != "/" {
+            // Whatever name the app is reached by.
+            paths.push(format!("!http*://*{path}"));
         }
     }
-    patterns
+    let fits = |pattern: &str| {
+        let glob = Glob::name(&pattern[1..]);
+        reached.iter().any(|good| glob.matches(good))
+    };
+    paths.retain(|pattern| !fits(pattern));
+    for patterns in [&mut whole, &mut paths] {
+        patterns.sort_unstable();
+        patterns.dedup();
+    }
+    (whole, paths)
 }
 
-/// The patterns for one failure's Location, none of which fits a success.
-fn unwanted(bad: &str, good: &[&str]) -> Vec<String> {
-    let (path, query) = bad.split_once('?').unwrap_or((bad, ""));
-    let path = path.split('#').next().unwrap_or_default();
-    let shared = good.iter().any(|good| {
-        let end = good.find(['?', '#']).unwrap_or(good.len());
-        good[..end] == *path
-    });
-    if shared {
-        // The same page says which it was in its query.
-        let key = query.split('&').filter_map(|pair| pair.split('=').next()).find(|key| {
-            !key.is_empty() && good.iter().all(|good| !good.contains(&format!("{key}=")))
-        });
-        return key.map(|key| vec![format!("!*{key}=*")]).unwrap_or_default();
+/// Location, from the root if it leads to the app itself: apps that name themselves in full name
+/// whatever they were reached by.
+fn landing(answer: &Exchange) -> Option<String> {
+    let location = answer.location()?;
+    let host = answer.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
+    let rest = location.strip_prefix("http://").or_else(|| location.strip_prefix("https://"));
+    match rest.zip(host).and_then(|(rest, host)| rest.strip_prefix(host)) {
+        Some("") => Some("/".to_owned()),
+        Some(rest) if rest.starts_with(['/', '?', '#']) => Some(rest.to_owned()),
+        _ => Some(location.to_owned()),
     }
-    let mut patterns = vec![format!("!{path}"), format!("!{path}?*")];
-    if path.starts_with('/') && path != "/" {
-        patterns.push(format!("!http*://*{path}"));
-        patterns.push(format!("!http*://*{path}?*"));
-    }
-    let fits = |pattern: &String| {
-        let glob = crate::rules::matcher::Glob::name(&pattern[1..]);
-        good.iter().any(|good| glob.matches(good))
-    };
-    patterns.retain(|pattern| !fits(pattern));
-    patterns
+}
+
+fn path_of(location: &str) -> &str {
+    location.split(['?', '#']).next().unwrap_or_default()
 }
 
 /// What a success's JSON has that a failure's has not: a member, or another truth value or number.
@@ -226,14 +251,13 @@ fn json_difference(login: &LoginExchanges<'_>) -> Option<(String, String)> {
 
 /// Whether a failure would pass for a success.
 fn passes(success: &Success, bad: &Exchange) -> bool {
-    let location = crate::rules::matcher::Patterns::new(
-        success.location.iter().map(String::as_str),
-        crate::rules::matcher::Glob::name,
-    );
+    let patterns = |list: &[String]| Patterns::new(list.iter().map(String::as_str), Glob::name);
+    let (location, landing) = (patterns(&success.location), patterns(&success.landing));
     let sets = bad.sets();
     // `is` holds only what no failure has.
     success.is.is_empty()
         && success.status.contains(&bad.status)
         && (success.location.is_empty() || location.matches_option(bad.location()))
+        && (success.landing.is_empty() || landing.matches_option(bad.location().map(path_of)))
         && success.sets.iter().all(|name| sets.iter().any(|(set, ..)| set == name))
 }

@@ -36,7 +36,26 @@ pub async fn try_pages(authority: &str, recording: &Recording) -> Trials {
             trials.pages.push(trial);
         }
     }
+    trials.guests_only = turns_away(authority, recording, &jar).await.unwrap_or(false);
     trials
+}
+
+/// Whether the page with the login form, shown to strangers, leads away who is signed in.
+async fn turns_away(
+    authority: &str,
+    recording: &Recording,
+    jar: &[(String, String)],
+) -> Option<bool> {
+    let login = recording.in_phase(Phase::Login).find(|sent| !sent.is_safe())?;
+    let referer = login.headers.get(header::REFERER)?.to_str().ok()?.parse::<http::Uri>().ok()?;
+    let mut before = recording.in_phase(Phase::Login).take_while(|sent| sent.is_safe());
+    let page = before.find(|page| {
+        page.status == 200 && page.path() == referer.path() && !logout::is_named(&page.target)
+    })?;
+    let all: Vec<(&str, &str)> =
+        jar.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let again = get(authority, page, &all).await?;
+    Some((300..400).contains(&again.status))
 }
 
 /// Whether the session's cookies still sign in now that the operator has logged out.

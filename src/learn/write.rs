@@ -236,13 +236,37 @@ fn write_login(out: &mut String, login: &Login) {
         _ => "user is a guess: the field is named so",
     };
     comment(out, &format!("{text}. {success}. {user}"));
+    if login.guests_only {
+        comment(out, "guests_only is sure: who is signed in already is led away from the form");
+    }
     let has = login.field.as_ref().map(|field| format!(", has = [{}]", quoted(field)));
+    let has = has.unwrap_or_default();
+    let user = list(login.user.iter().map(|from| quoted(from)));
+    let page = login.page.as_deref().filter(|_| login.leads_back);
+    let from = |not: &str| {
+        let page = page.map(|page| quoted(&format!("{not}http*://*{page}")));
+        page.map_or(String::new(), |page| {
+            format!(", is = {{ \"header:referer | split('?',0)\" = {page} }}")
+        })
+    };
+    login_rule(out, login, &format!("{has}{}", from("")), &user);
+    if page.is_some() {
+        out.push('\n');
+        let text = "likely: a wrong password is led back to the page that the request names in \
+                    Referer, so only what comes from the page with the form can be told. It is not \
+                    asked who signs in from elsewhere: that is refused. Is the form on other pages \
+                    too? Add them to both";
+        comment(out, text);
+        login_rule(out, login, &from("!"), "[\"rjson:/user\"]");
+    }
+}
+
+fn login_rule(out: &mut String, login: &Login, more: &str, user: &str) {
     let _ = writeln!(
         out,
-        "[[login]]\nrequest = {{ methods = [{}], path = [{}]{} }}",
+        "[[login]]\nrequest = {{ methods = [{}], path = [{}]{more} }}",
         quoted(&login.method),
         quoted(&login.path),
-        has.unwrap_or_default()
     );
     let success = &login.success;
     let mut keys = Vec::new();
@@ -254,13 +278,20 @@ fn write_login(out: &mut String, login: &Login) {
             keys.push(format!("{key} = {}", list(values.iter().map(|value| quoted(value)))));
         }
     }
-    if !success.is.is_empty() {
-        let is = success.is.iter().map(|(at, value)| format!("{} = {}", quoted(at), quoted(value)));
-        keys.push(format!("is = {{ {} }}", is.collect::<Vec<_>>().join(", ")));
+    let is = success.is.iter().map(|(at, value)| format!("{} = {}", quoted(at), quoted(value)));
+    let mut is: Vec<String> = is.collect();
+    if !success.landing.is_empty() {
+        let unwanted = list(success.landing.iter().map(|pattern| quoted(pattern)));
+        is.push(format!("\"location: | split('?',0)\" = {unwanted}"));
+    }
+    if !is.is_empty() {
+        keys.push(format!("is = {{ {} }}", is.join(", ")));
     }
     let _ = writeln!(out, "success = {{ {} }}", keys.join(", "));
-    let user = list(login.user.iter().map(|from| quoted(from)));
     let _ = writeln!(out, "user = {user}");
+    if login.guests_only {
+        out.push_str("guests_only = true\n");
+    }
 }
 
 fn write_logout(out: &mut String, logout: &Logout) {

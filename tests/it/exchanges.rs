@@ -320,6 +320,8 @@ async fn replay(rules: &RuleSet, exchange: &Exchange) -> Result<Seen, String> {
     let mut deletes = changes.deleted;
     sets.sort();
     deletes.sort();
+    // Deleted on several paths, it is one cookie all the same.
+    deletes.dedup();
     let lines = request.headers.get_all(http::header::COOKIE).iter().map(HeaderValue::as_bytes);
     let presented = !cookies::scan(lines, rules).candidates.is_empty();
     let mut tokens: Vec<String> = match &outcome {

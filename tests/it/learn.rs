@@ -34,6 +34,10 @@ struct Subject {
     whoami: &'static str,
     /// Where people sign in.
     page: &'static str,
+    /// What its preset says is to be set.
+    set: &'static str,
+    /// A page that leads to the login and, after it, has what signs out.
+    members: &'static str,
 }
 
 const DJANGO: Subject = Subject {
@@ -44,6 +48,8 @@ const DJANGO: Subject = Subject {
     logout: Browser::logout,
     whoami: "/whoami",
     page: "/accounts/login/",
+    set: "",
+    members: "",
 };
 const DJANGO_SIGNED: Subject = Subject {
     site: || {
@@ -71,6 +77,8 @@ const FLASK: Subject = Subject {
     logout: |browser| browser.get("/logout"),
     whoami: "/whoami",
     page: "/login",
+    set: "",
+    members: "",
 };
 const PASSPORT: Subject = Subject {
     site: || shared(App::Passport),
@@ -82,6 +90,8 @@ const PASSPORT: Subject = Subject {
     logout: |browser| browser.post("/logout", &[]),
     whoami: "/whoami",
     page: "/login",
+    set: "",
+    members: "",
 };
 const ROLLING: Subject = Subject { site: || shared(App::PassportRolling), ..PASSPORT };
 const COOKIE_SESSION: Subject = Subject {
@@ -100,26 +110,132 @@ const PHP: Subject = Subject {
     logout: |browser| browser.get("/logout.php"),
     whoami: "/whoami.php",
     page: "/login.php",
+    set: "",
+    members: "",
 };
 const PHP_KEEPS_OLD: Subject = Subject { site: || shared(App::PhpKeepsOld), ..PHP };
 const PHP_SAME_ID: Subject = Subject { site: || shared(App::PhpSameId), ..PHP };
+
+const RAILS: Subject = Subject {
+    site: || shared(App::Rails),
+    cookies: &["_site_session"],
+    preset: "rails-devise",
+    login: |browser, user, password| {
+        let fields = [("user[email]", user), ("user[password]", password)];
+        by_form(browser, "/users/sign_in", &fields)
+    },
+    logout: |browser| {
+        let token = csrf_of(browser);
+        let form = [("_method", "delete"), ("authenticity_token", &token)];
+        browser.post("/users/sign_out", &form)
+    },
+    whoami: "/whoami",
+    page: "/users/sign_in",
+    set: "",
+    members: "/account",
+};
+const LARAVEL: Subject = Subject {
+    site: || shared(App::Laravel),
+    cookies: &["laravel_session"],
+    preset: "laravel",
+    login: |browser, user, password| {
+        by_form(browser, "/login", &[("email", user), ("password", password)])
+    },
+    logout: |browser| {
+        let token = csrf_of(browser);
+        browser.post("/logout", &[("_token", &token)])
+    },
+    whoami: "/whoami",
+    page: "/login",
+    set: "",
+    members: "/account",
+};
+const WORDPRESS: Subject = Subject {
+    site: || shared(App::WordPress),
+    // The site is told to give its cookies one ending, whatever the port.
+    cookies: &["wordpress_logged_in_b78c8331b8782f0c383819bc0438a42d"],
+    preset: "wordpress",
+    login: |browser, user, password| {
+        by_form(browser, "/wp-login.php", &[("log", user), ("pwd", password)])
+    },
+    logout: |browser| {
+        // Without the nonce it is a page that asks, with a link that has it.
+        let page = browser.get("/wp-login.php?action=logout").text().replace("&amp;", "&");
+        let link = page.split('"').find(|part| part.contains("action=logout&"));
+        let link = link.and_then(|link| link.find("/wp-login.php").map(|at| &link[at..]));
+        browser.get(link.unwrap_or("/wp-login.php?action=logout"))
+    },
+    whoami: "/whoami.php",
+    page: "/wp-login.php",
+    set: "",
+    members: "",
+};
+const TOMCAT: Subject = Subject {
+    site: || shared(App::Tomcat),
+    cookies: &["JSESSIONID"],
+    preset: "tomcat-form",
+    login: |browser, user, password| {
+        by_form(browser, "/members/", &[("j_username", user), ("j_password", password)])
+    },
+    logout: |browser| browser.get("/logout.jsp"),
+    whoami: "/whoami.jsp",
+    page: "/members/",
+    set: concat!(
+        "enforcement.login_url = \"/members/\"\n",
+        "enforcement.app_logout = { method = \"GET\", path = \"/logout.jsp\" }\n"
+    ),
+    members: "/members/",
+};
 
 fn shared(app: App) -> (SocketAddr, String) {
     let site = Site::shared(app);
     (site.address, site.user())
 }
 
-/// Opens the page with the form, and sends it.
+/// Opens the page with the form, and sends it with what is hidden in it.
 fn by_form(browser: &mut Browser, path: &str, fields: &[(&str, &str)]) -> Response {
-    assert_eq!(browser.get(path).status, 200);
-    browser.post(path, fields)
+    let page = browser.get(path);
+    assert_eq!(page.status, 200);
+    let text = page.text();
+    let attribute = |tag: &str, name: &str| -> Option<String> {
+        let (_, rest) = tag.split_once(&format!(" {name}=\""))?;
+        rest.split('"').next().map(str::to_owned)
+    };
+    let inputs = text.split("<input").skip(1).filter_map(|rest| rest.split('>').next());
+    let hidden = inputs.filter(|tag| tag.contains("type=\"hidden\""));
+    let hidden: Vec<_> = hidden
+        .filter_map(|tag| Some((attribute(tag, "name")?, attribute(tag, "value")?)))
+        .collect();
+    let mut sent: Vec<(&str, &str)> =
+        hidden.iter().map(|(name, value)| (&**name, &**value)).collect();
+    sent.extend_from_slice(fields);
+    let form = text.split("<form").nth(1).and_then(|rest| rest.split('>').next());
+    let action = form.and_then(|tag| attribute(tag, "action")).unwrap_or_default();
+    match page_of(&action) {
+        "" => browser.post(path, &sent),
+        page if page.starts_with('/') => browser.post(page, &sent),
+        page => browser.post(&format!("{}/{page}", path.rsplit_once('/').unwrap().0), &sent),
+    }
+}
+
+/// The path of an address: apps name themselves in full, or not.
+fn page_of(address: &str) -> &str {
+    let rest =
+        address.strip_prefix("http://").and_then(|rest| rest.find('/').map(|at| &rest[at..]));
+    rest.unwrap_or(address)
+}
+
+/// The token that pages of the site have in their forms.
+fn csrf_of(browser: &mut Browser) -> String {
+    let answer = browser.fetch_json("/csrf");
+    answer.json()["token"].as_str().unwrap_or_default().to_owned()
 }
 
 impl Subject {
     /// Signs in or tries to, and goes where the app leads, as browsers do.
     fn sign_in(&self, browser: &mut Browser, user: &str, password: &str) {
         let answer = (self.login)(browser, user, password);
-        if let Some(to) = answer.header("location").filter(|to| to.starts_with('/')) {
+        if let Some(to) = answer.header("location").map(page_of).filter(|to| to.starts_with('/')) {
             browser.get(to);
         }
     }
@@ -269,6 +385,26 @@ macro_rules! on_every_app {
             #[test]
             fn on_php_with_one_id() {
                 super::$check(learn::PHP_SAME_ID);
+            }
+
+            #[test]
+            fn on_rails() {
+                super::$check(learn::RAILS);
+            }
+
+            #[test]
+            fn on_laravel() {
+                super::$check(learn::LARAVEL);
+            }
+
+            #[test]
+            fn on_wordpress() {
+                super::$check(learn::WORDPRESS);
+            }
+
+            #[test]
+            fn on_tomcat() {
+                super::$check(learn::TOMCAT);
             }
         })*
     };

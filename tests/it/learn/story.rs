@@ -5,9 +5,10 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{DJANGO, FLASK, Learned, PHP, Subject, learn, on_every_app};
+use super::{DJANGO, FLASK, LARAVEL, Learned, PHP, RAILS, Subject, learn, on_every_app};
 use crate::support::browser::{Browser, password_of};
 use crate::support::eventually;
+use crate::support::http::Request;
 use crate::support::process::Process;
 
 on_every_app! {
@@ -145,6 +146,57 @@ fn what_was_not_done_is_said() {
         assert!(told.contains(said), "{phases:?}: {told}");
         let text = learned.toml.replace("\n#  ", "").replace("\n# ", " ");
         assert!(text.contains(said), "{phases:?}: {}", learned.toml);
+    }
+}
+
+/// What an app names itself, and where it leads a wrong password, is up to the request.
+#[test]
+fn a_wrong_password_ends_nobody_under_any_name_of_the_app() {
+    let (user, victim) = ((LARAVEL.site)().1, (LARAVEL.site)().1);
+    let learned = learn(LARAVEL, &user, ALL, &["--user", &user, "--no-preset"]);
+    learned.assert_verified();
+    assert!(learned.toml.contains("header:referer | "), "{}", learned.toml);
+    let served = Served::start(&learned);
+    let mut browser = served.browser();
+    LARAVEL.sign_in(&mut browser, &victim, &password_of(&victim));
+    for (page, refused) in [
+        ("http://site.example/login", false),
+        ("https://site.example/login?a=/x", false),
+        ("http://site.example/account", true),
+        ("http://site.example/x?/login", true),
+        ("", true),
+    ] {
+        let mut attacker = served.browser();
+        let token = super::csrf_of(&mut attacker);
+        let form = [("email", &*victim), ("password", "wrong"), ("_token", &token)];
+        let request = Request::form("/login", &form).header("Host", "site.example");
+        let status = attacker.send(&request.header("Referer", page)).status;
+        assert_eq!(status, if refused { 403 } else { 302 }, "{page}: {}", learned.toml);
+        assert_eq!(LARAVEL.whoami(&mut browser).as_ref(), Some(&victim), "{page}");
+    }
+    assert_eq!(served.events("session_created", &victim).len(), 1);
+}
+
+/// They answer who is signed in with the redirect of a success, whatever the password.
+#[test]
+fn the_form_is_for_guests_where_the_app_leads_others_away() {
+    for subject in [RAILS, LARAVEL] {
+        let (user, victim) = ((subject.site)().1, (subject.site)().1);
+        let learned = learn(subject, &user, ALL, &["--user", &user, "--no-preset"]);
+        learned.assert_verified();
+        assert!(learned.toml.contains("guests_only = true"), "{}", learned.toml);
+        let served = Served::start(&learned);
+        let (mut browser, mut attacker) = (served.browser(), served.browser());
+        subject.sign_in(&mut browser, &victim, &password_of(&victim));
+        subject.sign_in(&mut attacker, &user, &password_of(&user));
+        let token = super::csrf_of(&mut attacker);
+        let (field, csrf) = match subject.page {
+            "/login" => ("email", "_token"),
+            _ => ("user[email]", "authenticity_token"),
+        };
+        let form = [(field, &*victim), ("password", "wrong"), (csrf, &token)];
+        assert_eq!(attacker.post(subject.page, &form).status, 403, "{}", learned.toml);
+        assert_eq!(subject.whoami(&mut browser), Some(victim), "{}", learned.toml);
     }
 }
 

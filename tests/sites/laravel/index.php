@@ -76,7 +76,8 @@ function routes(): void
     });
     // What every form has in `@csrf`.
     Route::get('/csrf', fn () => response()->json(['token' => csrf_token()]));
-    Route::get('/account', fn () => 'yours')->middleware('auth');
+    Route::get('/account', fn () =>
+        '<form method="post" action="/logout">' . csrf_field() . '</form>')->middleware('auth');
 
     Route::middleware('guest')->group(function () use ($done) {
         Route::get('/login', fn () => '<form method="post">' . csrf_field() .

@@ -3,6 +3,7 @@ Rails.application.routes.draw do
   root to: 'application#index'
   get 'whoami', to: 'application#whoami'
   get 'touch', to: 'application#touch'
+  get 'account', to: 'application#account'
   get 'csrf', to: 'application#csrf'
   get 'reset', to: 'application#reset'
 end

@@ -13,6 +13,13 @@ class ApplicationController < ActionController::Base
     whoami
   end
 
+  before_action :authenticate_user!, only: :account
+
+  # A page for users only, with the button that pages have.
+  def account
+    render inline: "<%= button_to 'Log out', destroy_user_session_path, method: :delete %>"
+  end
+
   # What `csrf_meta_tags` puts into every page.
   def csrf
     render json: { token: form_authenticity_token }
