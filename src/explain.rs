@@ -2,15 +2,15 @@
 //! decided here, and what is said follows from the settings alone.
 
 mod limits;
+mod rules;
 mod words;
 
 use std::fmt::Write as _;
 
 use crate::policy::OnPasswordChange;
-use crate::rules::Role;
 use crate::session::Mode;
 use crate::settings::{
-    AdminRole, Binding, ClientAddress, OnEnded, ProbeFailure, Settings, Unattributed, Untracked,
+    AdminRole, Binding, ClientAddress, OnEnded, Scope, Settings, Unattributed, Untracked,
 };
 
 use limits::{limit, overrides, timeouts};
@@ -32,6 +32,9 @@ pub fn explain(settings: &Settings) -> String {
     page.section("What counts as a login", logins(settings));
     page.section("What ends a session", endings(settings));
     page.section("What an ended session gets", ended(settings));
+    for scope in &settings.scopes {
+        page.section(&format!("Another app behind this proxy: \"{}\"", scope.name), other(scope));
+    }
     page.section("Where this does not apply", gaps(settings));
     page.section("Records", records(settings));
     page.out
@@ -98,6 +101,23 @@ fn control(settings: &Settings) -> Vec<String> {
     ]
 }
 
+fn other(scope: &Scope) -> Vec<String> {
+    let hosts = (!scope.hosts.is_empty()).then(|| format!("to {}", paths(&scope.hosts)));
+    let below = (!scope.paths.is_empty()).then(|| format!("for {}", paths(&scope.paths)));
+    let whose: Vec<String> = hosts.into_iter().chain(below).collect();
+    let mut sentences = vec![format!(
+        "Requests {} are for an app with users and rules of its own; its users are called \
+         \"{}/NAME\" and counted apart.",
+        whose.join(" and "),
+        scope.name
+    )];
+    sentences.extend(rules::credentials(&scope.rules));
+    sentences.extend(rules::logins(&scope.rules));
+    sentences.extend(scope.probe.as_ref().map(rules::probe));
+    sentences.extend(rules::logouts(&scope.rules));
+    sentences
+}
+
 fn mode(settings: &Settings) -> Vec<String> {
     vec![match settings.switches.mode {
         Mode::Enforce => "The policy is enforced.".to_owned(),
@@ -108,19 +128,7 @@ fn mode(settings: &Settings) -> Vec<String> {
 }
 
 fn credentials(settings: &Settings) -> Vec<String> {
-    let mut sentences = Vec::new();
-    for credential in &settings.rules.credentials {
-        let cookies = credential.cookies.iter().map(|name| format!("the cookie `{name}`"));
-        let names: Vec<String> = cookies.chain(credential.tokens.iter().map(value_of)).collect();
-        let names = names.join(" or ");
-        sentences.push(match credential.role {
-            Role::Session => format!("A session is proved by {names}."),
-            Role::Remember => {
-                format!("What signs in by itself is counted with its session: {names}.")
-            }
-            Role::Refresh => format!("A session's tokens are renewed with {names}."),
-        });
-    }
+    let mut sentences = rules::credentials(&settings.rules);
     sentences.push(match settings.session.binding {
         Binding::Signed => "Session cookies carry a signature of this proxy, so that only what \
                             the app issued through it counts as one."
@@ -133,28 +141,10 @@ fn credentials(settings: &Settings) -> Vec<String> {
 }
 
 fn logins(settings: &Settings) -> Vec<String> {
-    let mut sentences: Vec<String> = settings
-        .rules
-        .logins
-        .iter()
-        .map(|rule| {
-            let users: Vec<String> = rule.user.iter().map(value_of).collect();
-            let success = match &rule.success {
-                Some(success) => success_text(success),
-                None => "the app answers 2xx or 3xx, sets a session cookie, and does not send the \
-                         browser back to the login"
-                    .to_owned(),
-            };
-            format!(
-                "{} is a login when {success}. The user is {}.",
-                request(&rule.request),
-                users.join(", else ")
-            )
-        })
-        .collect();
+    let mut sentences = rules::logins(&settings.rules);
     sentences.extend(settings.rules.steps.iter().map(|rule| {
         let users: Vec<String> = rule.user.iter().map(value_of).collect();
-        let success = rule.success.as_ref().map(success_text).unwrap_or_default();
+        let success = rule.success.as_ref().map(rules::success_text).unwrap_or_default();
         format!(
             "{} is a step before a login when {success}: {} is remembered in that browser for {} \
              as the user. It counts and ends nothing.",
@@ -167,20 +157,7 @@ fn logins(settings: &Settings) -> Vec<String> {
         "Only the app's answer makes a login: a failed password ends and counts nothing."
             .to_owned(),
     );
-    if let Some(probe) = &settings.probe {
-        let users: Vec<String> = probe.user.iter().map(value_of).collect();
-        sentences.push(format!(
-            "Before a login is let in the app is asked with `{} {}` who has signed in: {}. What it \
-             says comes before any name in the request{}.",
-            probe.method,
-            probe.path,
-            users.join(", else "),
-            match probe.on_failure {
-                ProbeFailure::Refuse => "; when it cannot be asked, nobody new is let in",
-                ProbeFailure::Pass => ", which counts when it cannot be asked",
-            }
-        ));
-    }
+    sentences.extend(settings.probe.as_ref().map(rules::probe));
     sentences.push(match settings.session.unattributed {
         Unattributed::Pass => {
             "A login that shows no user name is let in, listed as unattributed, and \
@@ -192,23 +169,8 @@ fn logins(settings: &Settings) -> Vec<String> {
     sentences
 }
 
-fn success_text(rule: &crate::rules::SuccessMatch) -> String {
-    success(rule).unwrap_or_else(|| "the app answers in any way".to_owned())
-}
-
 fn endings(settings: &Settings) -> Vec<String> {
-    let mut sentences: Vec<String> = settings
-        .rules
-        .logouts
-        .iter()
-        .map(|rule| {
-            let success = match &rule.success {
-                Some(success) => success_text(success),
-                None => "the app answers 2xx or 3xx".to_owned(),
-            };
-            format!("{} is a logout when {success}.", request(&rule.request))
-        })
-        .collect();
+    let mut sentences = rules::logouts(&settings.rules);
     if sentences.is_empty() {
         sentences.push("No logout is recognised: sessions end by time or by the limit.".to_owned());
     }

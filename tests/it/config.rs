@@ -256,7 +256,7 @@ fn every_preset_stands_by_itself() {
 /// With UPDATE_EXPECT=1 the texts are written instead; read them in the diff.
 #[test]
 fn the_policy_is_told_in_these_sentences() {
-    for name in ["minimal", "everything", "overrides"] {
+    for name in ["minimal", "everything", "overrides", "scopes"] {
         let told = explain(&valid(&format!("{name}.toml")));
         for line in told.lines() {
             assert!(line.chars().count() <= 90 || line.matches(' ').count() < 5, "{line}");

@@ -50,7 +50,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("conn", &["state"]),
         ("credentials", &[]),
         ("detect", &["answer", "tokens"]),
-        ("explain", &["limits", "words"]),
+        ("explain", &["limits", "rules", "words"]),
         ("identity", &[]),
         ("logging", &["line"]),
         ("probes", &[]),
