@@ -182,6 +182,7 @@ impl Judge<'_> {
                 None => Held::Anonymous(lineage),
             };
         }
+        let cookie = !rules::is_token_name(candidate.name);
         let unescaped = cookies::unescaped(candidate.value);
         // A stamp in any other spelling: some apps would read the value before it.
         let mut windows = unescaped.windows(stamp::MARK.len());
@@ -199,7 +200,7 @@ impl Judge<'_> {
             Some(_) => Held::Nothing,
             None if self.registry.is_quarantined(key) => Held::Nothing,
             // Some app would read another value: perhaps an ended session's.
-            None if !cookies::reads_alike(candidate.value) => Held::Nothing,
+            None if cookie && !cookies::reads_alike(candidate.value) => Held::Nothing,
             None => Held::Untracked(key),
         }
     }
