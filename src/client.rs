@@ -8,8 +8,9 @@ use ipnet::IpNet;
 
 use crate::audit;
 use crate::keyring::{Keyring, hex};
+use crate::peer::Peer;
 use crate::session::Client;
-use crate::settings::ClientAddress;
+use crate::settings::{ClientAddress, TrustedProxies};
 
 /// Forwarding hops looked at, from the right.
 const HOPS_MAX: usize = 32;
@@ -19,9 +20,9 @@ const USER_AGENT_CHARS_MAX: usize = 256;
 /// The client of one request.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The right-most address no trusted proxy has.
-    pub address: IpAddr,
-    peer: IpAddr,
+    /// The right-most address no trusted proxy has; `None`: a unix socket, and no more is known.
+    address: Option<IpAddr>,
+    peer: Option<IpAddr>,
     trusted: bool,
     /// As the client sees it.
     pub scheme: &'static str,
@@ -31,25 +32,24 @@ pub struct Caller {
 
 impl Caller {
     /// A client that calls without a trusted proxy between.
-    pub fn direct(address: IpAddr, host: &str) -> Self {
-        Self { address, peer: address, trusted: false, scheme: "http", host: host.to_owned() }
+    pub fn direct(peer: &Peer, host: &str) -> Self {
+        let address = peer.ip();
+        let scheme = if peer.secure { "https" } else { "http" };
+        Self { address, peer: address, trusted: false, scheme, host: host.to_owned() }
     }
 
     /// Reads forwarding headers only if the peer is trusted.
-    pub fn identify(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
+    pub fn identify(peer: &Peer, headers: &HeaderMap, trusted: &TrustedProxies) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let host = text(HOST.as_str()).unwrap_or_default();
-        let peer = peer.ip().to_canonical();
-        let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
-        let mut caller = Self::direct(peer, host);
-        if !is_trusted(&peer) {
+        let mut caller = Self::direct(peer, text(HOST.as_str()).unwrap_or_default());
+        if !peer.may_introduce || !trusted.contain(caller.peer) {
             return caller;
         }
         caller.trusted = true;
         let last =
             |name: &str| text(name).and_then(|value| value.rsplit(',').next()).map(str::trim);
-        if last("x-forwarded-proto").is_some_and(|proto| proto.eq_ignore_ascii_case("https")) {
-            caller.scheme = "https";
+        if let Some(proto) = last("x-forwarded-proto") {
+            caller.scheme = if proto.eq_ignore_ascii_case("https") { "https" } else { "http" };
         }
         if let Some(host) = last("x-forwarded-host").filter(|host| !host.is_empty()) {
             host.clone_into(&mut caller.host);
@@ -64,12 +64,17 @@ impl Caller {
             let Some(address) = read_hop(hop) else {
                 break;
             };
-            caller.address = address;
-            if !is_trusted(&address) {
+            caller.address = Some(address);
+            if !trusted.contain(caller.address) {
                 break;
             }
         }
         caller
+    }
+
+    /// The address as text.
+    pub fn address(&self) -> String {
+        self.address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
     }
 
     /// The forwarding headers for the app. What a trusted proxy has said is kept and added to.
@@ -83,8 +88,10 @@ impl Caller {
                 .collect();
             kept.join(", ")
         };
-        let append = |earlier: String, own: &str| {
-            if earlier.is_empty() { own.to_owned() } else { format!("{earlier}, {own}") }
+        let append = |earlier: String, own: &str| match (&*earlier, own) {
+            (_, "") => earlier,
+            ("", own) => own.to_owned(),
+            (earlier, own) => format!("{earlier}, {own}"),
         };
         let node = |address: IpAddr| match address {
             IpAddr::V4(address) => address.to_string(),
@@ -99,7 +106,9 @@ impl Caller {
         } else {
             format!("\"{}\"", self.host.replace(['"', '\\'], ""))
         };
-        let element = format!("for={};host={host};proto={}", node(self.peer), self.scheme);
+        // RFC 7239 has a word for a peer without an address; the older header has none.
+        let peer = self.peer.map_or_else(|| "unknown".to_owned(), node);
+        let element = format!("for={peer};host={host};proto={}", self.scheme);
         let mut before = earlier("forwarded");
         if before.is_empty() {
             // The proxy before us speaks only the older header.
@@ -109,12 +118,15 @@ impl Caller {
             before = elements.join(", ");
         }
         let name = HeaderName::from_static;
-        vec![
-            (name("x-forwarded-for"), append(earlier("x-forwarded-for"), &self.peer.to_string())),
+        let own = self.peer.map(|peer| peer.to_string()).unwrap_or_default();
+        let hops = append(earlier("x-forwarded-for"), &own);
+        let hops = (!hops.is_empty()).then(|| (name("x-forwarded-for"), hops));
+        let rest = [
             (name("x-forwarded-proto"), self.scheme.to_owned()),
             (name("x-forwarded-host"), self.host.clone()),
             (name("forwarded"), append(before, &element)),
-        ]
+        ];
+        hops.into_iter().chain(rest).collect()
     }
 
     /// The client as sessions and events record it.
@@ -126,9 +138,12 @@ impl Caller {
     ) -> Client {
         let address = match (keep, self.address) {
             (ClientAddress::None, _) => None,
-            (ClientAddress::Full, address) => Some(address.to_string()),
-            (ClientAddress::Hash, address) => Some(hex(&keyring.address(&address.to_string()))),
-            (ClientAddress::Prefix, address) => prefix(address),
+            (_, None) => Some(self.address()),
+            (ClientAddress::Full, Some(address)) => Some(address.to_string()),
+            (ClientAddress::Hash, Some(address)) => {
+                Some(hex(&keyring.address(&address.to_string())))
+            }
+            (ClientAddress::Prefix, Some(address)) => prefix(address),
         };
         let user_agent = user_agent.map(|agent| {
             audit::escape(&String::from_utf8_lossy(agent.as_bytes()), USER_AGENT_CHARS_MAX)
@@ -156,20 +171,26 @@ fn read_hop(hop: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn caller(peer: &str, forwarded: &[&str], trusted: &[&str]) -> Caller {
+    fn called(peer: Peer, forwarded: &[&str], trusted: &[&str]) -> Caller {
         let mut headers = HeaderMap::new();
         for line in forwarded {
             headers.append("x-forwarded-for", line.parse().unwrap());
         }
         headers.insert("x-forwarded-proto", "https".parse().unwrap());
-        let trusted: Vec<IpNet> = trusted.iter().map(|network| network.parse().unwrap()).collect();
-        Caller::identify(SocketAddr::new(peer.parse().unwrap(), 1), &headers, &trusted)
+        let unix = trusted.contains(&"unix");
+        let networks = trusted.iter().filter(|network| **network != "unix");
+        let networks = networks.map(|network| network.parse().unwrap()).collect();
+        Caller::identify(&peer, &headers, &TrustedProxies { networks, unix })
+    }
+
+    fn caller(peer: &str, forwarded: &[&str], trusted: &[&str]) -> Caller {
+        called(SocketAddr::new(peer.parse().unwrap(), 1).into(), forwarded, trusted)
     }
 
     #[test]
     fn an_untrusted_peer_is_the_client_whatever_it_says() {
         let caller = caller("192.0.2.9", &["1.1.1.1"], &[]);
-        assert_eq!((caller.address.to_string(), caller.scheme), ("192.0.2.9".to_owned(), "http"));
+        assert_eq!((&*caller.address(), caller.scheme), ("192.0.2.9", "http"));
     }
 
     #[test]
@@ -184,9 +205,34 @@ mod tests {
         ];
         for (lines, expected) in table {
             let caller = caller("10.0.0.1", lines, &["10.0.0.0/8"]);
-            assert_eq!(caller.address.to_string(), *expected, "{lines:?}");
+            assert_eq!(caller.address(), *expected, "{lines:?}");
             assert_eq!(caller.scheme, "https");
         }
+    }
+
+    #[test]
+    fn who_comes_over_a_unix_socket_is_who_a_trusted_proxy_says() {
+        let unknown = called(Peer::UNIX, &["198.51.100.4"], &["10.0.0.0/8"]);
+        assert_eq!((&*unknown.address(), unknown.scheme), ("unix", "http"));
+        let forwarded = unknown.forwarded(&HeaderMap::new());
+        assert!(forwarded.iter().all(|(name, _)| name != "x-forwarded-for"), "{forwarded:?}");
+        let known = called(Peer::UNIX, &["6.6.6.6, 198.51.100.4"], &["unix"]);
+        assert_eq!((&*known.address(), known.scheme), ("198.51.100.4", "https"));
+    }
+
+    #[test]
+    fn a_client_over_tls_is_one_of_https() {
+        let secure = Peer { secure: true, ..SocketAddr::from(([192, 0, 2, 9], 1)).into() };
+        assert_eq!(Caller::direct(&secure, "x").scheme, "https");
+        // A trusted proxy that came over TLS itself knows how the client came.
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-proto", "http".parse().unwrap());
+        let networks = vec!["192.0.2.0/24".parse().unwrap()];
+        let trusted = TrustedProxies { networks, unix: false };
+        assert_eq!(Caller::identify(&secure, &headers, &trusted).scheme, "http");
+        // One that cannot name its client for the connection is not asked about it either.
+        let silent = Peer { may_introduce: false, ..secure };
+        assert_eq!(Caller::identify(&silent, &headers, &trusted).scheme, "https");
     }
 
     #[test]

@@ -2,10 +2,10 @@
 //! in place of hyper's empty refusals. Accepting and serving is the business of `listener.rs`.
 
 mod state;
+mod streams;
 
 use std::future::Future as _;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -14,15 +14,17 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 use http::Response;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 pub(crate) use self::state::{ConnState, Phase, Tracked};
+pub(crate) use self::streams::{Advice, Streams};
 use crate::body::{Body, KeepAlive};
 use crate::idle::Alarm;
+use crate::peer::Peer;
 use crate::refusal::Refusal;
 use crate::settings::ServerLimits;
+use crate::socket::Transport;
 
 /// How the edge makes answers, and whom it tells.
 pub struct Hooks {
@@ -32,7 +34,7 @@ pub struct Hooks {
     /// The same for hyper to write.
     pub answer: fn(Refusal) -> Response<Body>,
     /// Called once for each refusal that the service did not make.
-    pub on_refused: Box<dyn Fn(Refusal, SocketAddr) + Send + Sync>,
+    pub on_refused: Box<dyn Fn(Refusal, Peer) + Send + Sync>,
 }
 
 impl std::fmt::Debug for Hooks {
@@ -49,16 +51,18 @@ const LINGER_BYTES: usize = 1024 * 1024;
 /// How long a connection may do what.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadlines {
-    first_byte: Duration,
-    head: Duration,
-    keep_alive: Duration,
-    write_stall: Duration,
+    pub(crate) first_byte: Duration,
+    pub(crate) handshake: Duration,
+    pub(crate) head: Duration,
+    pub(crate) keep_alive: Duration,
+    pub(crate) write_stall: Duration,
 }
 
 impl Deadlines {
     pub(crate) fn of(limits: &ServerLimits) -> Self {
         Self {
             first_byte: Duration::from_millis(limits.first_byte_timeout_ms),
+            handshake: Duration::from_millis(limits.tls_handshake_timeout_ms),
             head: Duration::from_millis(limits.head_timeout_ms),
             keep_alive: Duration::from_millis(limits.keep_alive_timeout_ms),
             write_stall: Duration::from_millis(limits.write_stall_timeout_ms),
@@ -66,22 +70,10 @@ impl Deadlines {
     }
 }
 
-/// Closing that does not wait for unsent bytes.
-pub(crate) trait Reset {
-    fn reset(&self);
-}
-
-impl Reset for TcpStream {
-    fn reset(&self) {
-        // Best effort: the socket may be gone already.
-        let _ = self.set_zero_linger();
-    }
-}
-
 /// The socket under hyper.
-pub(crate) struct Guarded<IO: Reset> {
-    io: IO,
-    peer: SocketAddr,
+pub(crate) struct Guarded {
+    io: Transport,
+    peer: Peer,
     state: Arc<ConnState>,
     hooks: Arc<Hooks>,
     deadlines: Deadlines,
@@ -107,10 +99,10 @@ enum Closing {
     Closed,
 }
 
-impl<IO: AsyncRead + AsyncWrite + Reset + Unpin> Guarded<IO> {
+impl Guarded {
     pub(crate) fn new(
-        io: IO,
-        peer: SocketAddr,
+        io: Transport,
+        peer: Peer,
         state: Arc<ConnState>,
         hooks: Arc<Hooks>,
         deadlines: Deadlines,
@@ -210,7 +202,8 @@ impl<IO: AsyncRead + AsyncWrite + Reset + Unpin> Guarded<IO> {
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_page(cx))?;
         if let Closing::No = self.closing {
-            ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+            let polled = Pin::new(&mut self.io).poll_shutdown(cx);
+            ready!(self.written(polled, cx))?;
             let until = Instant::now() + LINGER;
             self.closing = if self.refused || self.state.may_have_unread_body() {
                 Closing::Linger { until, bytes_left: LINGER_BYTES }
@@ -236,7 +229,7 @@ impl<IO: AsyncRead + AsyncWrite + Reset + Unpin> Guarded<IO> {
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Reset + Unpin> AsyncRead for Guarded<IO> {
+impl AsyncRead for Guarded {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -272,7 +265,7 @@ impl<IO: AsyncRead + AsyncWrite + Reset + Unpin> AsyncRead for Guarded<IO> {
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Reset + Unpin> AsyncWrite for Guarded<IO> {
+impl AsyncWrite for Guarded {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -304,7 +297,8 @@ impl<IO: AsyncRead + AsyncWrite + Reset + Unpin> AsyncWrite for Guarded<IO> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_page(cx))?;
-        ready!(Pin::new(&mut this.io).poll_flush(cx))?;
+        let polled = Pin::new(&mut this.io).poll_flush(cx);
+        ready!(this.written(polled, cx))?;
         this.sent(cx);
         Poll::Ready(Ok(()))
     }
@@ -314,7 +308,7 @@ impl<IO: AsyncRead + AsyncWrite + Reset + Unpin> AsyncWrite for Guarded<IO> {
     }
 }
 
-impl<IO: Reset> Drop for Guarded<IO> {
+impl Drop for Guarded {
     fn drop(&mut self) {
         if self.state.is_broken() {
             self.io.reset();

@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::audit::{self, AuditEvent};
+use crate::settings::ListenAddress;
 use crate::terminal::say;
 use crate::{config, server};
 
@@ -28,7 +29,8 @@ pub async fn run(exit: bool, port: u16) -> anyhow::Result<bool> {
     let mut running = server::start(settings).await.with_context(|| {
         format!("cannot start the proxy on port {port}; --port 0 takes any free one")
     })?;
-    let proxy = *running.addresses.first().context("the proxy listens nowhere")?;
+    let proxy = running.addresses.first().and_then(ListenAddress::tcp);
+    let proxy = proxy.context("the proxy listens nowhere")?;
     welcome(app, proxy, running.admin, &token_file);
     // Ctrl-C in the middle of the story tidies up as well.
     let as_told = tokio::select! {

@@ -89,6 +89,43 @@ pub fn check<B>(request: &Request<B>, limits: &ServerLimits) -> Result<Checked, 
     Ok(Checked { upgrade: wants_websocket(request) })
 }
 
+/// Gives a request that came over HTTP/2 the form it would have had over HTTP/1.1. What HTTP/2
+/// forbids by itself (headers of the connection, lengths that do not fit) never gets here.
+pub fn from_http2<B>(request: &mut Request<B>, limits: &ServerLimits) -> Result<(), Refusal> {
+    if request.method() == Method::CONNECT {
+        return Err(Refusal::MethodRefused);
+    }
+    if request.headers().len() > limits.headers_max {
+        return Err(Refusal::HeadTooLarge);
+    }
+    if request.headers().get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Refusal::FramingInvalid);
+    }
+    if request.uri().scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
+        return Err(Refusal::TargetInvalid);
+    }
+    if !request.headers().contains_key(header::HOST)
+        && let Some(authority) = request.uri().authority()
+    {
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::HostInvalid)?;
+        request.headers_mut().insert(header::HOST, host);
+    }
+    check_host(request)?;
+    // RFC 9113 §8.2.3: one cookie list, split for the sake of compression.
+    let mut crumbs = request.headers().get_all(header::COOKIE).iter();
+    if crumbs.nth(1).is_some() {
+        let crumbs = request.headers().get_all(header::COOKIE).iter();
+        let crumbs: Vec<&[u8]> = crumbs.map(HeaderValue::as_bytes).collect();
+        let cookies = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]));
+        let cookies = cookies.map_err(|_| Refusal::MalformedHead)?;
+        request.headers_mut().insert(header::COOKIE, cookies);
+    }
+    // The authority is in Host now, and the scheme is known better from the connection.
+    let target = request.uri().path_and_query().cloned().ok_or(Refusal::TargetInvalid)?;
+    *request.uri_mut() = target.into();
+    Ok(())
+}
+
 fn check_target<B>(request: &Request<B>, limits: &ServerLimits) -> Result<(), Refusal> {
     let uri = request.uri();
     let length = uri.path_and_query().map_or(0, |target| target.as_str().len());

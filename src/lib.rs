@@ -69,6 +69,10 @@ pub mod enforce;
 pub mod idle;
 pub mod lifecycle;
 pub mod listener;
+pub mod peer;
+mod proxy_protocol;
+mod socket;
+pub mod tls;
 pub mod tunnel;
 pub mod upstream;
 

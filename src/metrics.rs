@@ -108,6 +108,15 @@ labels! {
     }
 }
 
+labels! {
+    /// What became of the order to read the certificates again.
+    ReloadOutcome "outcome" {
+        Done "done",
+        /// All stayed as it was.
+        Failed "failed",
+    }
+}
+
 impl Label for Refusal {
     const NAME: &'static str = "reason";
     const ALL: &'static [Self] = Refusal::ALL;
@@ -232,6 +241,7 @@ pub struct Metrics {
     pub sessions_ended: Counters<EndReason>,
     pub app_logouts: Counters<AppLogoutOutcome>,
     pub probes: Counters<ProbeOutcome>,
+    pub reloads: Counters<ReloadOutcome>,
     /// Requests with a credential of an ended session.
     pub use_after_end: Counter,
     /// Requests with a credential that no known login produced.
@@ -286,6 +296,11 @@ impl Metrics {
                 &mut all,
                 "probes",
                 "Times the app was asked who somebody is.",
+            ),
+            reloads: Counters::register(
+                &mut all,
+                "reloads",
+                "Times the certificates were read again.",
             ),
             use_after_end: counter(
                 &mut all,
@@ -382,6 +397,7 @@ mod tests {
         check::<LoginOutcome>();
         check::<AppLogoutOutcome>();
         check::<ProbeOutcome>();
+        check::<ReloadOutcome>();
         check::<Refusal>();
         check::<EndReason>();
     }

@@ -12,7 +12,6 @@ mod probe;
 mod step;
 mod watch;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -20,7 +19,7 @@ use http::header::{
     CACHE_CONTROL, COOKIE, HOST, HeaderMap, HeaderValue, USER_AGENT, WWW_AUTHENTICATE,
 };
 use http::request::Parts;
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 
 use crate::audit::{AuditEvent, EventKind};
@@ -38,6 +37,7 @@ use crate::lifecycle::Lifecycle;
 use crate::listener::Service;
 use crate::metrics::{Metrics, RequestOutcome};
 use crate::path;
+use crate::peer::Peer;
 use crate::policy::{self, Carry, Kind, Permit, Standing, Verdict};
 use crate::probes::{Adopted, Probes};
 use crate::recorder::Recorder;
@@ -106,7 +106,7 @@ impl From<Response<Body>> for Answered {
 }
 
 impl Service for Worker {
-    async fn call(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    async fn call(&self, peer: Peer, request: Request<Incoming>) -> Response<Body> {
         let audience = Audience::of(request.method(), request.headers());
         let result = self.handle(peer, request, audience).await;
         self.proxy.account(result, peer, audience)
@@ -116,14 +116,17 @@ impl Service for Worker {
 impl Worker {
     async fn handle(
         &self,
-        peer: SocketAddr,
+        peer: Peer,
         mut request: Request<Incoming>,
         audience: Audience,
     ) -> Result<Answered, Refusal> {
         let proxy = &*self.proxy;
         let settings = &proxy.settings;
+        if request.version() == Version::HTTP_2 {
+            headers::from_http2(&mut request, &settings.server.limits)?;
+        }
         // 1 who is calling
-        let caller = Caller::identify(peer, request.headers(), &settings.server.trusted_proxies);
+        let caller = Caller::identify(&peer, request.headers(), &settings.server.trusted_proxies);
         // 2 read the request
         let upgrade = headers::check(&request, &settings.server.limits)?.upgrade;
         let cut = proxy.carriers.cut_from(request.uri_mut());
@@ -289,7 +292,7 @@ impl Proxy {
             return String::new();
         }
         let agent = agent.map(HeaderValue::as_bytes).unwrap_or_default();
-        format!("{} {}", caller.address, String::from_utf8_lossy(agent))
+        format!("{} {}", caller.address(), String::from_utf8_lossy(agent))
     }
 
     /// The client as sessions and events record it.
@@ -370,7 +373,7 @@ impl Proxy {
         if !self.settings.upstream.method_override {
             headers::remove_method_overrides(&mut parts.headers);
         }
-        parts.version = http::Version::HTTP_11;
+        parts.version = Version::HTTP_11;
         if parts.uri.scheme().is_some() {
             let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
             parts.uri = target.parse::<Uri>().map_err(|_| Refusal::TargetInvalid)?;
@@ -398,7 +401,7 @@ impl Proxy {
         Answered { response, outcome: RequestOutcome::Ended }
     }
 
-    fn tell_ambiguous(&self, exchange: &Exchange, peer: SocketAddr) -> Answered {
+    fn tell_ambiguous(&self, exchange: &Exchange, peer: Peer) -> Answered {
         let mut response = self.refuse(Refusal::CredentialsAmbiguous, peer, exchange.audience);
         self.expire_dead(exchange, &mut response);
         Answered { response, outcome: RequestOutcome::Refused }
@@ -420,7 +423,7 @@ impl Proxy {
     fn account(
         &self,
         result: Result<Answered, Refusal>,
-        peer: SocketAddr,
+        peer: Peer,
         audience: Audience,
     ) -> Response<Body> {
         let refusal = match result {
@@ -434,20 +437,20 @@ impl Proxy {
         self.refuse(refusal, peer, audience)
     }
 
-    fn refuse(&self, refusal: Refusal, peer: SocketAddr, audience: Audience) -> Response<Body> {
+    fn refuse(&self, refusal: Refusal, peer: Peer, audience: Audience) -> Response<Body> {
         let id = keyring::random::<8>().map_or_else(|_| String::new(), |id| keyring::hex(&id));
         self.refused(refusal, peer, &id);
         enforce::refuse(refusal, audience, &id)
     }
 
     /// Counts and logs a refusal, whoever made it.
-    pub fn refused(&self, refusal: Refusal, peer: SocketAddr, reference: &str) {
+    pub fn refused(&self, refusal: Refusal, peer: Peer, reference: &str) {
         self.metrics.refusals.inc(refusal);
         tracing::info!(
             target: "headcount::refused",
             reason = refusal.code(),
             status = refusal.status().as_u16(),
-            peer = %peer.ip(),
+            %peer,
             reference,
             "request refused"
         );

@@ -42,6 +42,12 @@ macro_rules! refusals {
 }
 
 refusals! {
+    /// The connection does not begin with a PROXY protocol header, or not from whom it may.
+    ProxyProtocol "proxy_protocol" BAD_REQUEST Downstream;
+    /// The TLS handshake failed or took too long.
+    TlsHandshake "tls_handshake" BAD_REQUEST Downstream;
+    /// HTTP where TLS is spoken.
+    PlainHttp "plain_http" BAD_REQUEST Downstream;
     /// The head is not HTTP/1.
     MalformedHead "malformed_head" BAD_REQUEST Downstream;
     /// HTTP/1.1 without Host, or an empty one.

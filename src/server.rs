@@ -2,6 +2,7 @@
 //! taking them down in order. No decisions here.
 
 mod control;
+mod reload;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,9 +29,10 @@ use crate::recorder::{Recorder, RegistryFeed};
 use crate::refusal::Refusal;
 use crate::registry::Registry;
 use crate::session::{Mode, SessionId};
-use crate::settings::{Settings, UrlIds};
+use crate::settings::{ListenAddress, Settings, UrlIds};
 use crate::steps::Steps;
 use crate::store::{self, StoreError};
+use crate::tls::{Tls, TlsError};
 use crate::upstream::Upstream;
 use crate::url::Carriers;
 
@@ -48,6 +50,8 @@ pub enum StartError {
     Key(#[from] KeyError),
     #[error("cannot open the store {path}")]
     Store { path: PathBuf, source: StoreError },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("cannot listen on {addresses}")]
     Listen { addresses: String, source: std::io::Error },
     #[error("cannot listen on {address} for the admin API")]
@@ -57,7 +61,7 @@ pub enum StartError {
 /// A running Headcount.
 pub struct Running {
     /// Where the data plane listens, with real ports.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<ListenAddress>,
     /// Where the admin API listens.
     pub admin: Option<SocketAddr>,
     /// Every audit event from the start on.
@@ -65,6 +69,7 @@ pub struct Running {
     pub metrics: Arc<Metrics>,
     pub lifecycle: Lifecycle,
     proxy: Arc<Proxy>,
+    tls: Option<Arc<Tls>>,
     workers: Workers,
     background: Vec<JoinHandle<()>>,
 }
@@ -78,7 +83,8 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let (tap, audit) = broadcast::channel(TAP_EVENTS);
     let proxy = build(settings, clock, Arc::clone(&metrics), tap, lifecycle.clone()).await?;
     let admin = listen_admin(&proxy).await?;
-    let workers = start_workers(&proxy)?;
+    let tls = reload::load(&proxy)?;
+    let workers = start_workers(&proxy, tls.clone())?;
     let addresses = workers.addresses().to_vec();
     let mut background = vec![
         tokio::spawn(sweep(Arc::clone(&proxy))),
@@ -96,6 +102,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         metrics,
         lifecycle,
         proxy,
+        tls,
         workers,
         background,
     })
@@ -185,7 +192,7 @@ fn read_levels(proxy: &Proxy, edge: &Arc<Edge>) {
     });
 }
 
-fn start_workers(proxy: &Arc<Proxy>) -> Result<Workers, StartError> {
+fn start_workers(proxy: &Arc<Proxy>, tls: Option<Arc<Tls>>) -> Result<Workers, StartError> {
     let refused = Arc::clone(proxy);
     let hooks = Hooks {
         render: enforce::refuse_raw,
@@ -199,7 +206,7 @@ fn start_workers(proxy: &Arc<Proxy>) -> Result<Workers, StartError> {
         }),
     };
     let settings = &proxy.settings.server;
-    let edge = Arc::new(Edge::new(&settings.limits, hooks, proxy.lifecycle.clone()));
+    let edge = Arc::new(Edge::new(settings, tls, hooks, proxy.lifecycle.clone()));
     read_levels(proxy, &edge);
     let shared = Arc::clone(proxy);
     let make = move |_| {
@@ -308,8 +315,8 @@ impl Running {
         self.proxy.recorder.store.close().await;
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains; a second signal leaves at once. False if it
-    /// left because something failed that cannot be mended.
+    /// Serves until SIGTERM or SIGINT, then drains; a second signal leaves at once. SIGHUP reloads
+    /// certificates. False if it left because something failed that cannot be mended.
     pub async fn serve(self) -> bool {
         let lifecycle = self.lifecycle.clone();
         let signals = tokio::spawn(async move {
@@ -318,10 +325,12 @@ impl Running {
                 lifecycle.drain();
             }
         });
+        let reloads = tokio::spawn(reload::on_signals(Arc::clone(&self.proxy), self.tls.clone()));
         self.lifecycle.drain_token().cancelled().await;
         let proxy = Arc::clone(&self.proxy);
         self.shutdown().await;
         signals.abort();
+        reloads.abort();
         !proxy.failed.load(Ordering::Acquire)
     }
 }

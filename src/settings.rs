@@ -2,8 +2,11 @@
 //! and TOML are the business of `config.rs`; nothing here parses or reads files.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+
+use ipnet::IpNet;
 
 use crate::policy::{Limits, Switches};
 use crate::rules::expression::Expression;
@@ -125,16 +128,90 @@ impl Settings {
 /// `[server]` and `[server.limits]`.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<ListenAddress>,
+    /// Who may connect to a unix socket, as for a file.
+    pub unix_mode: u32,
+    /// For what comes over TCP.
+    pub tls: Option<TlsSettings>,
+    /// Whether HTTP/2 is offered over TLS.
+    pub http2: bool,
+    /// Every connection begins with a PROXY protocol header.
+    pub proxy_protocol: bool,
     /// Data-plane threads; at least 1.
     pub workers: usize,
     /// Peers whose forwarding headers are believed.
-    pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub trusted_proxies: TrustedProxies,
     /// The name of this process in events.
     pub node: String,
     /// How long a drain waits for requests in flight.
     pub shutdown_grace_ms: u64,
     pub limits: ServerLimits,
+}
+
+/// Where clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// Its address in the network.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Peers that are proxies of the operator.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedProxies {
+    pub networks: Vec<IpNet>,
+    /// Whoever can connect to a unix socket of ours.
+    pub unix: bool,
+}
+
+impl TrustedProxies {
+    pub fn is_empty(&self) -> bool {
+        self.networks.is_empty() && !self.unix
+    }
+
+    /// `None` came over a unix socket.
+    pub fn contain(&self, address: Option<IpAddr>) -> bool {
+        match address {
+            Some(address) => self.networks.iter().any(|network| network.contains(&address)),
+            None => self.unix,
+        }
+    }
+}
+
+/// `server.tls`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// The first is for clients that name no host, or one that no certificate is for; at least one.
+    pub certificates: Vec<CertificateFiles>,
+    /// Whom the certificates of clients must be from.
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client may come without one.
+    pub client_auth_optional: bool,
+}
+
+/// A certificate chain and its key, both PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 /// What a client can make grow, and how far.
@@ -158,6 +235,8 @@ pub struct ServerLimits {
     pub body_bytes_max: Option<u64>,
     /// A new connection must send its first byte within.
     pub first_byte_timeout_ms: u64,
+    /// A TLS handshake must be complete within.
+    pub tls_handshake_timeout_ms: u64,
     /// A started head must be complete within.
     pub head_timeout_ms: u64,
     /// An idle kept-alive connection is closed after.
@@ -348,8 +427,8 @@ pub struct AdminToken {
     pub digest: [u8; 32],
 }
 
-impl std::fmt::Debug for AdminToken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AdminToken").field("name", &self.name).finish_non_exhaustive()
     }
 }

@@ -11,7 +11,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::body::Body;
 use crate::refusal::Refusal;
-use crate::settings::{ServerLimits, ServerSettings, UpstreamSettings};
+use crate::settings::{
+    ListenAddress, ServerLimits, ServerSettings, TrustedProxies, UpstreamSettings,
+};
 
 /// Long enough for any machine, short enough to notice a hang.
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
@@ -30,9 +32,13 @@ pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
 /// Long timeouts; each test shortens the one it is about.
 pub(crate) fn server_settings() -> ServerSettings {
     ServerSettings {
-        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        listen: vec![ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))],
+        unix_mode: 0o600,
+        tls: None,
+        http2: true,
+        proxy_protocol: false,
         workers: 1,
-        trusted_proxies: Vec::new(),
+        trusted_proxies: TrustedProxies::default(),
         node: "test".into(),
         shutdown_grace_ms: 30_000,
         limits: ServerLimits {
@@ -45,6 +51,7 @@ pub(crate) fn server_settings() -> ServerSettings {
             login_body_bytes_max: 64 * 1024,
             body_bytes_max: Some(1024),
             first_byte_timeout_ms: 30_000,
+            tls_handshake_timeout_ms: 30_000,
             head_timeout_ms: 30_000,
             keep_alive_timeout_ms: 30_000,
             body_idle_timeout_ms: 30_000,

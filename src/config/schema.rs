@@ -8,6 +8,7 @@ mod probe;
 mod recognition;
 mod scope;
 mod server;
+mod tls;
 
 use std::path::Path;
 

@@ -26,7 +26,7 @@ pub(crate) enum Phase {
     Busy,
     /// All of an answer was given to hyper, but perhaps not yet to the socket.
     Answered,
-    /// Upgraded.
+    /// What is said on it is no HTTP/1 any more.
     Tunnel,
 }
 
@@ -68,6 +68,13 @@ impl ConnState {
     pub(crate) fn requested(&self, with_body: bool) {
         self.with_body.store(with_body, Ordering::Relaxed);
         self.set(Phase::Busy);
+    }
+
+    /// For a connection on which no HTTP/1 is spoken: its requests are counted elsewhere.
+    pub(crate) fn tunnel() -> Self {
+        let state = Self::default();
+        state.set(Phase::Tunnel);
+        state
     }
 
     /// hyper wrote what it had; true if that was the end of an answer.

@@ -1,5 +1,7 @@
 //! Tables over the strict checks and the header rewriting.
 
+use std::net::SocketAddr;
+
 use super::*;
 
 fn limits() -> ServerLimits {
@@ -13,6 +15,7 @@ fn limits() -> ServerLimits {
         login_body_bytes_max: 65_536,
         body_bytes_max: None,
         first_byte_timeout_ms: 1,
+        tls_handshake_timeout_ms: 1,
         head_timeout_ms: 1,
         keep_alive_timeout_ms: 1,
         body_idle_timeout_ms: 1,
@@ -95,7 +98,8 @@ fn only_a_proper_websocket_request_is_an_upgrade() {
 
 #[test]
 fn hop_by_hop_and_forged_headers_never_reach_the_app() {
-    let caller = Caller::direct("192.0.2.7".parse().unwrap(), "shop.example");
+    let caller =
+        Caller::direct(&"192.0.2.7:5".parse::<SocketAddr>().unwrap().into(), "shop.example");
     let mut headers = HeaderMap::new();
     for (name, value) in [
         ("connection", "x-private"),

@@ -1,11 +1,14 @@
 //! The listener and its connections, from the client's side.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use http::StatusCode;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, copy, split};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -23,7 +26,7 @@ pub(crate) struct Site {
 }
 
 impl Service for Site {
-    async fn call(&self, _peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    async fn call(&self, _peer: Peer, request: Request<Incoming>) -> Response<Body> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         match request.uri().path() {
             "/panic" => panic!("as asked"),
@@ -53,13 +56,13 @@ impl Service for Site {
     }
 }
 
-type Refusals = Arc<Mutex<Vec<(SocketAddr, Refusal)>>>;
+type Refusals = Arc<Mutex<Vec<(Peer, Refusal)>>>;
 
 pub(crate) fn edge(settings: &ServerSettings, refusals: &Refusals) -> Arc<Edge> {
     let refusals = Arc::clone(refusals);
     let on_refused = move |refusal, peer| refusals.lock().push((peer, refusal));
     let hooks = Hooks { render, answer: answer_page, on_refused: Box::new(on_refused) };
-    Arc::new(Edge::new(&settings.limits, hooks, Lifecycle::new()))
+    Arc::new(Edge::new(settings, None, hooks, Lifecycle::new()))
 }
 
 struct Running {
@@ -75,7 +78,11 @@ impl Running {
     fn refused(&self, client: &Client) -> Vec<Refusal> {
         let me = client.stream.local_addr().unwrap();
         let refusals = self.refusals.lock();
-        refusals.iter().filter(|(peer, _)| *peer == me).map(|(_, refusal)| *refusal).collect()
+        refusals
+            .iter()
+            .filter(|(peer, _)| peer.address == Some(me))
+            .map(|(_, refusal)| *refusal)
+            .collect()
     }
 
     fn assert_page(&self, page: &str, client: &Client, refusal: Refusal) {
@@ -87,8 +94,8 @@ impl Running {
 fn start(change: impl FnOnce(&mut ServerSettings)) -> Running {
     let mut settings = server_settings();
     change(&mut settings);
-    let listener = bind(settings.listen[0], false).unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = bind(&settings.listen[0], false, 0).unwrap();
+    let address = listener.address(&settings.listen[0]).unwrap().tcp().unwrap();
     let refusals = Refusals::default();
     let (site, edge) = (Arc::new(Site::default()), edge(&settings, &refusals));
     let life = edge.lifecycle().clone();
@@ -193,7 +200,7 @@ async fn a_head_that_trickles_is_not_given_more_time() {
     let mut page = vec![0; 12];
     soon(from.read_exact(&mut page)).await.unwrap();
     assert_eq!(page, b"HTTP/1.1 408");
-    assert!(running.refusals.lock().contains(&(me, Refusal::HeadTimeout)));
+    assert!(running.refusals.lock().contains(&(me.into(), Refusal::HeadTimeout)));
     soon(trickle).await.unwrap();
 }
 

@@ -1,21 +1,22 @@
 //! The data plane's threads: one single-threaded runtime each, with listeners of its own.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::{Edge, Service, bind, serve};
+use super::bind::SocketFile;
+use super::{Edge, Listening, Service, bind, serve};
 use crate::lifecycle::Lifecycle;
-use crate::settings::ServerSettings;
+use crate::settings::{ListenAddress, ServerSettings};
 
 /// The running threads.
 #[derive(Debug)]
 pub struct Workers {
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<ListenAddress>,
     threads: Vec<JoinHandle<()>>,
+    files: Vec<SocketFile>,
     lifecycle: Lifecycle,
 }
 
@@ -32,10 +33,12 @@ impl Workers {
         F: Fn(usize) -> Arc<S> + Send + Sync + 'static,
     {
         let count = settings.workers.max(1);
-        let (addresses, listeners) = bind_all(&settings.listen, count)?;
+        let (addresses, listeners) = bind_all(settings, count)?;
+        let files = addresses.iter().filter_map(SocketFile::of).collect();
         let make_service = Arc::new(make_service);
         let lifecycle = edge.lifecycle().clone();
-        let mut workers = Self { addresses, threads: Vec::with_capacity(count), lifecycle };
+        let threads = Vec::with_capacity(count);
+        let mut workers = Self { addresses, threads, files, lifecycle };
         for (index, listeners) in listeners.into_iter().enumerate() {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let (settings, edge) = (settings.clone(), Arc::clone(edge));
@@ -57,7 +60,7 @@ impl Workers {
     }
 
     /// Where they listen, in the order of the settings, with real ports.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[ListenAddress] {
         &self.addresses
     }
 
@@ -72,24 +75,27 @@ impl Workers {
         for thread in self.threads {
             fine &= thread.join().is_ok();
         }
+        drop(self.files);
         fine
     }
 }
 
 /// A listener for each address and worker.
 fn bind_all(
-    listen: &[SocketAddr],
+    settings: &ServerSettings,
     workers: usize,
-) -> io::Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>)> {
-    let mut addresses = Vec::with_capacity(listen.len());
-    let mut listeners: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
-    for &wanted in listen {
-        let mut address = wanted;
-        for worker in &mut listeners {
-            let listener = bind(address, workers > 1)?;
-            // Port 0 becomes a real one with the first.
-            address = listener.local_addr()?;
-            worker.push(listener);
+) -> io::Result<(Vec<ListenAddress>, Vec<Vec<Listening>>)> {
+    let mut addresses = Vec::with_capacity(settings.listen.len());
+    let mut listeners: Vec<Vec<Listening>> = (0..workers).map(|_| Vec::new()).collect();
+    for wanted in &settings.listen {
+        let first = bind(wanted, workers > 1, settings.unix_mode)?;
+        // Port 0 becomes a real one with the first.
+        let address = first.address(wanted)?;
+        for worker in listeners.iter_mut().skip(1) {
+            worker.push(first.another(&address)?);
+        }
+        if let Some(worker) = listeners.first_mut() {
+            worker.push(first);
         }
         addresses.push(address);
     }
@@ -98,7 +104,7 @@ fn bind_all(
 
 fn work<S: Service>(
     runtime: Runtime,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listening>,
     settings: &ServerSettings,
     edge: &Arc<Edge>,
     make_service: impl FnOnce() -> Arc<S>,
@@ -140,10 +146,13 @@ mod tests {
         for workers in [1, 2] {
             let mut settings = server_settings();
             settings.workers = workers;
-            settings.listen = vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()];
+            settings.listen = ["127.0.0.1:0", "[::1]:0"]
+                .map(|address| ListenAddress::Tcp(address.parse().unwrap()))
+                .to_vec();
             let edge = edge(&settings, &Arc::default());
             let running = Workers::start(&settings, &edge, |_| Arc::new(Site::default())).unwrap();
-            let addresses = running.addresses().to_vec();
+            let addresses: Vec<_> =
+                running.addresses().iter().filter_map(ListenAddress::tcp).collect();
             assert!(addresses.iter().all(|address| address.port() != 0));
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -163,7 +172,9 @@ mod tests {
 
     #[test]
     fn an_address_in_use_is_an_error() {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(bind_all(&[taken.local_addr().unwrap()], 1).is_err());
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut settings = server_settings();
+        settings.listen = vec![ListenAddress::Tcp(taken.local_addr().unwrap())];
+        assert!(bind_all(&settings, 1).is_err());
     }
 }

@@ -11,6 +11,7 @@ use super::*;
 use crate::body::Body;
 use crate::lifecycle::Lifecycle;
 use crate::listener::{Edge, Hooks, Service, bind, serve};
+use crate::peer::Peer;
 use crate::settings::ServerSettings;
 use crate::testing::{
     App, Client, answer, render, server_settings, soon, until, upstream_settings,
@@ -27,7 +28,7 @@ struct Relay {
 }
 
 impl Service for Relay {
-    async fn call(&self, _peer: SocketAddr, mut request: Request<Incoming>) -> Response<Body> {
+    async fn call(&self, _peer: Peer, mut request: Request<Incoming>) -> Response<Body> {
         let upgrade = request.extensions_mut().remove::<hyper::upgrade::OnUpgrade>();
         let limits = &self.settings.limits;
         let idle_timeout = Duration::from_millis(limits.body_idle_timeout_ms);
@@ -92,10 +93,10 @@ async fn start(change: impl FnOnce(&mut ServerSettings, &mut UpstreamSettings)) 
         kept: Arc::new(()),
         errors: Mutex::default(),
     });
-    let listener = bind(settings.listen[0], false).unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = bind(&settings.listen[0], false, 0).unwrap();
+    let address = listener.address(&settings.listen[0]).unwrap().tcp().unwrap();
     let hooks = Hooks { render, answer, on_refused: Box::new(|_, _| {}) };
-    let edge = Arc::new(Edge::new(&settings.limits, hooks, Lifecycle::new()));
+    let edge = Arc::new(Edge::new(&settings, None, hooks, Lifecycle::new()));
     let service = Arc::clone(&relay);
     tokio::spawn(async move { serve(listener, service, &settings, edge).await });
     Running { address, app, relay }

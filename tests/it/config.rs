@@ -9,7 +9,8 @@ use headcount::explain::explain;
 use headcount::policy::{EvictOrder, OnLimit};
 use headcount::rules::{Role, preset};
 use headcount::settings::{
-    AdminRole, AppLogout, Binding, Csrf, OnEnded, ServerSettings, Settings, Untracked,
+    AdminRole, AppLogout, Binding, Csrf, ListenAddress, OnEnded, ServerSettings, Settings,
+    Untracked,
 };
 
 const MINIMAL: &str = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[limit]\nmax_sessions = 1\n";
@@ -103,6 +104,7 @@ fn every_key_in_the_comments_has_the_default_it_shows() {
     // Lists that show an example are followed by their default on the next line.
     let examples = [
         "workers",
+        "tls = ",
         "trusted_proxies = [\"",
         "idle_ignore_paths = [\"",
         "aliases",
@@ -151,7 +153,7 @@ fn assert_same(one: &Settings, other: &Settings) {
 fn defaults_are_the_documented_ones() {
     let settings = valid("minimal.toml");
     let ServerSettings { listen, limits, .. } = &settings.server;
-    assert_eq!(listen, &["127.0.0.1:8080".parse().unwrap()]);
+    assert_eq!(listen, &[ListenAddress::Tcp("127.0.0.1:8080".parse().unwrap())]);
     assert_eq!((limits.connections_max, limits.headers_max), (10_000, 100));
     assert_eq!((limits.head_bytes_max, limits.body_bytes_max), (65_536, None));
     assert_eq!((limits.head_timeout_ms, limits.first_byte_timeout_ms), (15_000, 10_000));
@@ -175,8 +177,11 @@ fn defaults_are_the_documented_ones() {
 fn every_key_is_read() {
     let settings = valid("everything.toml");
     assert_eq!(settings.server.workers, 3);
-    assert_eq!(settings.server.listen.len(), 2);
-    assert_eq!(settings.server.trusted_proxies.len(), 3);
+    assert_eq!(settings.server.listen.len(), 3);
+    assert!(settings.server.proxy_protocol && !settings.server.http2);
+    assert_eq!(settings.server.unix_mode, 0o600);
+    assert!(settings.server.trusted_proxies.unix);
+    assert_eq!(settings.server.trusted_proxies.networks.len(), 3);
     assert_eq!(settings.server.limits.body_bytes_max, Some(1 << 30));
     assert_eq!(settings.upstream.authority, "app.internal:8000");
     assert_eq!(settings.upstream.idle_timeout_ms, 1_500);

@@ -8,6 +8,8 @@ mod django;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]
+mod edge;
+#[cfg(test)]
 mod exchanges;
 #[cfg(test)]
 mod frameworks;

@@ -21,9 +21,12 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("idle", &[]),
         ("lifecycle", &[]),
         ("path", &[]),
+        ("peer", &[]),
+        ("proxy_protocol", &[]),
         ("refusal", &[]),
         ("rules", &["expression", "matcher", "preset", "template"]),
         ("session", &[]),
+        ("socket", &[]),
         ("tunnel", &[]),
     ],
     &[
@@ -47,7 +50,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
     &[
         ("admin", &["api", "auth", "connection", "problem"]),
         ("client", &[]),
-        ("conn", &["state"]),
+        ("conn", &["state", "streams"]),
         ("credentials", &[]),
         ("detect", &["answer", "tokens"]),
         ("explain", &["limits", "rules", "words"]),
@@ -55,6 +58,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("logging", &["line"]),
         ("probes", &[]),
         ("recorder", &[]),
+        ("tls", &["validity"]),
         ("upstream", &["connect", "pool"]),
     ],
     &[
@@ -73,6 +77,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
                 "schema/recognition/expressions",
                 "schema/scope",
                 "schema/server",
+                "schema/tls",
                 "tree",
                 "units",
                 "wording",
@@ -80,7 +85,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ),
         ("headers", &[]),
         ("issue", &[]),
-        ("listener", &["workers"]),
+        ("listener", &["arrival", "bind", "http1", "http2", "workers"]),
     ],
     &[(
         "proxy",
@@ -96,7 +101,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
             "watch",
         ],
     )],
-    &[("server", &["control"])],
+    &[("server", &["control", "reload"])],
     &[
         ("demo", &["app", "story", "story/browser"]),
         (
@@ -134,7 +139,9 @@ const PURE: &[&str] = &[
     "identity",
     "issue",
     "path",
+    "peer",
     "policy",
+    "proxy_protocol",
     "refusal",
     "rules",
     "rules/matcher",

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use sha2::{Digest as _, Sha256};
 
 use crate::settings::{
-    AdminRole, AdminSettings, AdminToken, ClientAddress, LogFormat, LogSettings, StoreSettings,
+    AdminRole, AdminSettings, AdminToken, ClientAddress, ListenAddress, LogFormat, LogSettings,
+    StoreSettings,
 };
 use crate::store::Retention;
 
@@ -82,17 +83,22 @@ fn sqlite_path(store: &mut Table<'_>) -> PathBuf {
 pub(super) fn admin(
     root: &mut Table<'_>,
     context: &Context<'_>,
-    public: &[SocketAddr],
+    public: &[ListenAddress],
 ) -> Option<AdminSettings> {
     let mut admin = root.table_if_any("admin")?;
     let allowed = "one loopback address and a port of its own, like \"127.0.0.1:9901\"";
-    let mut listen = super::server::addresses(&mut admin, "listen", "127.0.0.1:9901");
+    let mut listen =
+        super::server::addresses(&mut admin, "listen", "127.0.0.1:9901", allowed, |value| {
+            value.parse::<SocketAddr>().ok()
+        });
     for At { value, at } in &listen {
         if !value.ip().is_loopback() {
             let what = "is reachable from other machines, which needs TLS, not available in this \
                         version";
             admin.wrong("listen", at, what, allowed);
-        } else if value.port() != 0 && public.iter().any(|public| clash(*public, *value)) {
+        } else if value.port() != 0
+            && public.iter().filter_map(ListenAddress::tcp).any(|public| clash(public, *value))
+        {
             admin.wrong("listen", at, "is the address of the public listener", allowed);
         }
     }

@@ -4,10 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::settings::{ServerLimits, ServerSettings, UpstreamSettings};
+use crate::settings::{
+    ListenAddress, ServerLimits, ServerSettings, TrustedProxies, UpstreamSettings,
+};
 
 use super::super::reader::{At, Range, Table};
-use super::Context;
+use super::{Context, tls};
 
 const SECOND: u64 = 1_000;
 const DAY: u64 = 86_400 * SECOND;
@@ -21,7 +23,7 @@ const HEAD: Range = KIB..=MIB;
 /// `[server]`.
 pub(super) fn server(root: &mut Table<'_>, context: &Context<'_>) -> ServerSettings {
     let mut server = root.table("server");
-    let listen = addresses(&mut server, "listen", "127.0.0.1:8080");
+    let listen = listen_addresses(&mut server, context);
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let workers = server.count("workers", cores, 1..=1_024);
     let trusted_proxies = trusted_proxies(&mut server);
@@ -35,11 +37,18 @@ pub(super) fn server(root: &mut Table<'_>, context: &Context<'_>) -> ServerSetti
     let from_env = || (context.env)("HOSTNAME").filter(|name| super::is_plain_name(name));
     let shutdown_grace_ms = server.duration("shutdown_grace", 30 * SECOND, 0..=DAY);
     let limits = limits(&mut server);
-    server.choice("proxy_protocol", (), &[("off", ())], &["required"]);
-    server.later(&[("tls", "plain HTTP behind a proxy that ends TLS")]);
+    let words = [("off", false), ("required", true)];
+    let proxy_protocol = server.choice("proxy_protocol", false, &words, &[]);
+    let http2 = server.flag("http2", true);
+    let tls = tls::tls(&mut server, context);
+    let unix_mode = unix_mode(&mut server);
     server.finish();
     ServerSettings {
         listen: listen.into_iter().map(|address| address.value).collect(),
+        unix_mode,
+        tls,
+        http2,
+        proxy_protocol,
         workers: to_usize(workers),
         trusted_proxies,
         node: node.or_else(from_env).unwrap_or_else(|| "headcount".to_owned()),
@@ -61,6 +70,7 @@ fn limits(server: &mut Table<'_>) -> ServerLimits {
         login_body_bytes_max: to_usize(limits.size("login_body", 64 * KIB, KIB..=16 * MIB)),
         body_bytes_max: limits.size_or_none("body", &(1..=1 << 50)),
         first_byte_timeout_ms: limits.duration("first_byte_timeout", 10 * SECOND, PATIENCE),
+        tls_handshake_timeout_ms: limits.duration("tls_handshake_timeout", 10 * SECOND, PATIENCE),
         head_timeout_ms: limits.duration("head_timeout", 15 * SECOND, PATIENCE),
         keep_alive_timeout_ms: limits.duration("keep_alive_timeout", 60 * SECOND, PATIENCE),
         body_idle_timeout_ms: limits.duration("body_idle_timeout", 30 * SECOND, PATIENCE),
@@ -71,7 +81,7 @@ fn limits(server: &mut Table<'_>) -> ServerLimits {
 }
 
 /// `[upstream]`.
-pub(super) fn upstream(root: &mut Table<'_>, listen: &[SocketAddr]) -> UpstreamSettings {
+pub(super) fn upstream(root: &mut Table<'_>, listen: &[ListenAddress]) -> UpstreamSettings {
     let mut upstream = root.table("upstream");
     let authority = authority(&mut upstream, listen);
     let preserve_host = upstream.flag("preserve_host", true);
@@ -107,7 +117,7 @@ pub(super) fn upstream(root: &mut Table<'_>, listen: &[SocketAddr]) -> UpstreamS
 }
 
 /// `url` as `host:port`.
-fn authority(upstream: &mut Table<'_>, listen: &[SocketAddr]) -> String {
+fn authority(upstream: &mut Table<'_>, listen: &[ListenAddress]) -> String {
     let allowed = "\"http://HOST:PORT\" of the app, like \"http://127.0.0.1:8000\"";
     let stated = upstream.has("url");
     let Some(At { value, at }) = upstream.text("url") else {
@@ -137,7 +147,7 @@ fn authority(upstream: &mut Table<'_>, listen: &[SocketAddr]) -> String {
         upstream.wrong("url", &at, what, allowed);
         return String::new();
     };
-    if listen.iter().any(|listen| is_here(*listen, &authority)) {
+    if listen.iter().filter_map(ListenAddress::tcp).any(|listen| is_here(listen, &authority)) {
         let what = "is the address Headcount itself listens on (`server.listen`)";
         upstream.wrong("url", &at, what, allowed);
     }
@@ -155,13 +165,27 @@ fn is_here(listen: SocketAddr, authority: &str) -> bool {
     })
 }
 
-/// One or several addresses to listen on.
-pub(super) fn addresses(
+/// Addresses and unix sockets to listen on.
+fn listen_addresses(server: &mut Table<'_>, context: &Context<'_>) -> Vec<At<ListenAddress>> {
+    let allowed = "an IP address and a port, like \"127.0.0.1:8080\" or \"[::1]:8080\", or a \
+                   socket, like \"unix:/run/headcount.sock\"";
+    addresses(server, "listen", "127.0.0.1:8080", allowed, |value| {
+        match value.strip_prefix("unix:") {
+            Some("") => None,
+            Some(path) => Some(ListenAddress::Unix(context.folder.join(path))),
+            None => value.parse().ok().map(ListenAddress::Tcp),
+        }
+    })
+}
+
+/// One or several addresses, as `read` understands them.
+pub(super) fn addresses<T: PartialEq + MayBeAnyPort>(
     table: &mut Table<'_>,
     key: &'static str,
     default: &str,
-) -> Vec<At<SocketAddr>> {
-    let allowed = "an IP address and a port, like \"127.0.0.1:8080\" or \"[::1]:8080\"";
+    allowed: &str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Vec<At<T>> {
     let place = table.at.clone();
     let stated = table.has(key);
     let written = table.texts(key);
@@ -169,35 +193,69 @@ pub(super) fn addresses(
         if stated && table.problems.is_empty() {
             table.missing(key, "is an empty list: nobody could connect", allowed);
         }
-        return default.parse().map(|value| At { value, at: place }).into_iter().collect();
+        return read(default).map(|value| At { value, at: place }).into_iter().collect();
     }
-    let mut addresses: Vec<At<SocketAddr>> = Vec::new();
+    let mut addresses: Vec<At<T>> = Vec::new();
     for At { value, at } in written {
-        match value.parse::<SocketAddr>() {
-            Ok(address) if address.port() != 0 && addresses.iter().any(|a| a.value == address) => {
+        match read(&value) {
+            Some(address)
+                if !address.is_any_port() && addresses.iter().any(|a| a.value == address) =>
+            {
                 table.wrong(key, &at, "is given twice", "each address once");
             }
-            Ok(value) => addresses.push(At { value, at }),
-            Err(_) if value.starts_with("unix:") => {
-                table.wrong(key, &at, "= \"unix:…\" is not available in this version", allowed);
-            }
-            Err(_) => table.wrong(key, &at, "is not an address to listen on", allowed),
+            Some(value) => addresses.push(At { value, at }),
+            None => table.wrong(key, &at, "is not an address to listen on", allowed),
         }
     }
     addresses
 }
 
-fn trusted_proxies(server: &mut Table<'_>) -> Vec<IpNet> {
-    let allowed = "addresses or networks of your proxies, like \"10.0.0.5\" or \"10.0.0.0/24\"";
-    let mut proxies = Vec::new();
+/// Port 0 is another port each time.
+pub(super) trait MayBeAnyPort {
+    fn is_any_port(&self) -> bool;
+}
+
+impl MayBeAnyPort for SocketAddr {
+    fn is_any_port(&self) -> bool {
+        self.port() == 0
+    }
+}
+
+impl MayBeAnyPort for ListenAddress {
+    fn is_any_port(&self) -> bool {
+        self.tcp().is_some_and(|address| address.port() == 0)
+    }
+}
+
+/// As `chmod` takes it.
+fn unix_mode(server: &mut Table<'_>) -> u32 {
+    let Some(At { value, at }) = server.text("unix_mode") else {
+        return 0o660;
+    };
+    let mode = u32::from_str_radix(&value, 8).ok();
+    mode.filter(|mode| (3..=4).contains(&value.len()) && *mode <= 0o777).unwrap_or_else(|| {
+        let allowed = "permissions as `chmod` takes them, like \"0660\"";
+        server.wrong("unix_mode", &at, "is not a file mode", allowed);
+        0o660
+    })
+}
+
+fn trusted_proxies(server: &mut Table<'_>) -> TrustedProxies {
+    let allowed = "addresses or networks of your proxies, like \"10.0.0.5\" or \"10.0.0.0/24\"; \
+                   \"unix\" for who comes over a unix socket";
+    let mut proxies = TrustedProxies::default();
     for At { value, at } in server.texts("trusted_proxies") {
+        if value == "unix" {
+            proxies.unix = true;
+            continue;
+        }
         let network = value.parse::<IpNet>().or_else(|_| value.parse::<IpAddr>().map(IpNet::from));
         match network {
             Ok(network) if network.prefix_len() == 0 => {
                 let what = "would trust everyone: any client could claim any address";
                 server.wrong("trusted_proxies", &at, what, allowed);
             }
-            Ok(network) => proxies.push(network.trunc()),
+            Ok(network) => proxies.networks.push(network.trunc()),
             Err(_) => {
                 server.wrong("trusted_proxies", &at, "is not an address or network", allowed);
             }

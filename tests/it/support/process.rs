@@ -68,11 +68,17 @@ impl Process {
         self.child.try_wait().unwrap()
     }
 
+    /// Sends it a signal, by its name.
+    #[track_caller]
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &*id]).status().unwrap();
+        assert!(sent.success(), "{} was running", self.name);
+    }
+
     /// Asks it to stop, and waits until it has.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
-        let id = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().unwrap();
-        assert!(sent.success(), "{} was running", self.name);
+        self.signal("TERM");
         let what = format!("{} stops when asked", self.name);
         let status = eventually(&what, || self.child.try_wait().unwrap());
         self.finish_reading();

@@ -95,6 +95,12 @@ impl Proxy {
         self.dir.path().into()
     }
 
+    /// Sends it a signal, by its name.
+    #[track_caller]
+    pub(crate) fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
     /// Stops it as a service manager does.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         self.process.terminate()
@@ -204,9 +210,13 @@ fn configuration(
     admin: SocketAddr,
 ) -> String {
     let preset = preset.map(|name| format!("app.preset = \"{name}\"\n")).unwrap_or_default();
+    // A test may listen elsewhere too; the first address is the one that is used.
+    let listen = match toml.contains("server.listen") {
+        true => String::new(),
+        false => format!("server.listen = \"{listen}\"\n"),
+    };
     format!(
-        r#"server.listen = "{listen}"
-upstream.url = "http://{upstream}"
+        r#"{listen}upstream.url = "http://{upstream}"
 {preset}store.url = "sqlite://headcount.db"
 store.key_file = "headcount.key"
 admin.listen = "{admin}"
@@ -251,6 +261,6 @@ fn ready(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     if line["message"] != "ready" {
         return None;
     }
-    let listen = line["listen"].get(0).or(Some(&line["listen"]))?.as_str()?;
+    let listen = line["listen"].as_str()?.split(", ").next()?;
     Some((listen.parse().ok()?, line["admin"].as_str()?.parse().ok()?))
 }

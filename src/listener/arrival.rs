@@ -1,0 +1,156 @@
+//! What comes before HTTP on a connection: the PROXY protocol's header and the TLS handshake, each
+//! within its time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::{Edge, FRESH_GRACE, reject};
+use crate::conn::Deadlines;
+use crate::peer::Peer;
+use crate::proxy_protocol;
+use crate::refusal::Refusal;
+use crate::settings::{ServerSettings, TrustedProxies};
+use crate::socket::{Socket, Transport};
+use crate::tls::{ALPN_HTTP2, Tls};
+
+/// What is asked of connections.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    proxy_protocol: bool,
+    /// Who may send a PROXY header; everybody if there are none.
+    trusted_proxies: TrustedProxies,
+    tls: Option<Arc<Tls>>,
+}
+
+/// A connection ready for HTTP; `true`: for HTTP/2.
+pub(super) type Arrived = (Transport, Peer, bool);
+
+impl Entrance {
+    pub(super) fn new(settings: &ServerSettings, tls: Option<Arc<Tls>>) -> Self {
+        Self {
+            proxy_protocol: settings.proxy_protocol,
+            trusted_proxies: settings.trusted_proxies.clone(),
+            tls,
+        }
+    }
+
+    pub(super) fn speaks_tls(&self, socket: &Socket) -> bool {
+        self.tls.is_some() && socket.is_tcp()
+    }
+
+    /// Whether nothing comes before HTTP; gives the socket back if something does.
+    pub(super) fn open(&self, socket: Socket, peer: Peer) -> Result<Arrived, Socket> {
+        if self.proxy_protocol || self.speaks_tls(&socket) {
+            return Err(socket);
+        }
+        Ok((Transport::Plain(socket), peer, false))
+    }
+}
+
+/// Reads what comes before HTTP; `None`: the connection is closed, and counted if the client did
+/// something wrong.
+pub(super) async fn arrive(
+    mut socket: Socket,
+    mut peer: Peer,
+    edge: &Edge,
+    deadlines: Deadlines,
+) -> Option<Arrived> {
+    let entrance = &edge.entrance;
+    let arriving = async {
+        if entrance.proxy_protocol {
+            peer = introduced(&mut socket, peer, edge, deadlines).await?;
+        }
+        match &entrance.tls {
+            Some(tls) if socket.is_tcp() => shake_hands(socket, peer, tls, edge, deadlines).await,
+            _ => Some((Transport::Plain(socket), peer, false)),
+        }
+    };
+    // As for a connection that has not said yet what it came for.
+    let leaving = async {
+        edge.lifecycle.drain_token().cancelled().await;
+        tokio::select! {
+            () = sleep(FRESH_GRACE) => {}
+            () = edge.lifecycle.exit_token().cancelled() => {}
+        }
+    };
+    tokio::select! {
+        arrived = arriving => arrived,
+        () = leaving => None,
+    }
+}
+
+/// Whom the PROXY header names. It has to come first, from whom it may, and in time.
+async fn introduced(
+    socket: &mut Socket,
+    peer: Peer,
+    edge: &Edge,
+    deadlines: Deadlines,
+) -> Option<Peer> {
+    let refuse = || {
+        (edge.hooks.on_refused)(Refusal::ProxyProtocol, peer);
+        None
+    };
+    let trusted = &edge.entrance.trusted_proxies;
+    if !trusted.is_empty() && !trusted.contain(peer.ip()) {
+        return refuse();
+    }
+    if !first_byte(socket, deadlines.first_byte).await {
+        return None;
+    }
+    let until = Instant::now() + deadlines.head;
+    loop {
+        match proxy_protocol::parse(socket.ahead()) {
+            Ok(Some(header)) => {
+                socket.drop_ahead(header.length);
+                return Some(match header.source {
+                    Some(source) => Peer { address: Some(source), ..peer },
+                    // What it says of others may come from anybody.
+                    None => Peer { may_introduce: false, ..peer },
+                });
+            }
+            Ok(None) => {}
+            Err(proxy_protocol::Malformed) => return refuse(),
+        }
+        if !matches!(timeout_at(until, socket.read_ahead()).await, Ok(Ok(1..))) {
+            return refuse();
+        }
+    }
+}
+
+async fn shake_hands(
+    mut socket: Socket,
+    peer: Peer,
+    tls: &Tls,
+    edge: &Edge,
+    deadlines: Deadlines,
+) -> Option<Arrived> {
+    let until = Instant::now() + deadlines.handshake;
+    if !first_byte(&mut socket, deadlines.first_byte.min(deadlines.handshake)).await {
+        return None;
+    }
+    // No TLS record begins with a letter, every HTTP request does.
+    if socket.ahead().first().is_some_and(u8::is_ascii_alphabetic) {
+        (edge.hooks.on_refused)(Refusal::PlainHttp, peer);
+        reject(socket, &edge.hooks, Refusal::PlainHttp).await;
+        return None;
+    }
+    let error = match timeout_at(until, tls.acceptor().accept(socket)).await {
+        Ok(Ok(stream)) => {
+            let http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP2);
+            let peer = Peer { secure: true, ..peer };
+            return Some((Transport::Tls(Box::new(stream)), peer, http2));
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "not done in time".to_owned(),
+    };
+    tracing::debug!(%peer, error, "TLS handshake failed");
+    (edge.hooks.on_refused)(Refusal::TlsHandshake, peer);
+    None
+}
+
+/// Waits until the client says something; false if it does not.
+async fn first_byte(socket: &mut Socket, within: Duration) -> bool {
+    !socket.ahead().is_empty() || matches!(timeout(within, socket.read_ahead()).await, Ok(Ok(1..)))
+}

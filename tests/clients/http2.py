@@ -1,0 +1,258 @@
+"""HTTP/2 frames that no decent client sends. `http2.py PORT CA CASE`: prints what came back, as JSON:
+the status and headers of the first answer, the error code of its reset, that of a GOAWAY, and whether
+the connection was closed, with the seconds that took."""
+
+import json
+import socket
+import ssl
+import sys
+import time
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.settings
+
+AUTHORITY = "shop.test"
+HEAD = [(":method", "GET"), (":scheme", "https"), (":authority", AUTHORITY), (":path", "/")]
+
+
+class Client:
+    def __init__(self, port, ca):
+        context = ssl.create_default_context(cafile=ca)
+        context.set_alpn_protocols(["h2"])
+        plain = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.socket = context.wrap_socket(plain, server_hostname=AUTHORITY)
+        assert self.socket.selected_alpn_protocol() == "h2"
+        config = h2.config.H2Configuration(
+            client_side=True,
+            header_encoding="utf-8",
+            validate_outbound_headers=False,
+            normalize_outbound_headers=False,
+            validate_inbound_headers=False,
+        )
+        self.h2 = h2.connection.H2Connection(config)
+        self.seen = {"status": None, "headers": [], "body": "", "reset": None, "goaway": None}
+        self.seen.update(closed=False, statuses=[], bytes=0)
+        self.ahead = b""
+
+    def start(self, settings=None):
+        if settings:
+            settings = h2.settings.Settings(client=True, initial_values=settings)
+            self.h2.local_settings = settings
+        self.h2.initiate_connection()
+        self.flush()
+
+    def flush(self):
+        self.socket.sendall(self.h2.data_to_send())
+
+    def read(self, enough, seconds=10.0, take=True):
+        """Reads until `enough` or the end; `take` opens the window again."""
+        until = time.monotonic() + seconds
+        while not enough(self.seen):
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            self.socket.settimeout(left)
+            try:
+                data = self.socket.recv(65536)
+            except TimeoutError:
+                return False
+            except (ConnectionError, ssl.SSLError):
+                data = b""
+            if not data:
+                self.seen["closed"] = True
+                return True
+            self.ahead += data
+            self.take_frames(take)
+            try:
+                self.flush()
+            except OSError:
+                pass
+        return True
+
+    def wait_for_end(self, seconds=10.0):
+        """Sends nothing more, not even what the protocol asks for."""
+        self.socket.settimeout(seconds)
+        try:
+            while self.socket.recv(65536):
+                pass
+        except TimeoutError:
+            return
+        except (ConnectionError, ssl.SSLError):
+            pass
+        self.seen["closed"] = True
+
+    def take_frames(self, take):
+        """Frame by frame: this library takes no more of them after a GOAWAY, although the streams
+        that were open go on."""
+        while len(self.ahead) >= 9:
+            length = 9 + int.from_bytes(self.ahead[:3], "big")
+            if len(self.ahead) < length:
+                return
+            frame, self.ahead = self.ahead[:length], self.ahead[length:]
+            for event in self.h2.receive_data(frame):
+                self.note(event, take)
+            if self.seen["goaway"] == 0:
+                self.h2.state_machine.state = h2.connection.ConnectionState.CLIENT_OPEN
+
+    def note(self, event, take):
+        seen = self.seen
+        if isinstance(event, h2.events.ResponseReceived):
+            status = int(dict(event.headers)[":status"])
+            seen["statuses"].append(status)
+            seen["status"] = status
+            seen["headers"] = event.headers
+        elif isinstance(event, h2.events.DataReceived):
+            seen["bytes"] += len(event.data)
+            if seen["bytes"] < 4096:
+                seen["body"] += event.data.decode()
+            if take and event.flow_controlled_length:
+                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif isinstance(event, h2.events.StreamReset):
+            seen["reset"] = int(event.error_code)
+        elif isinstance(event, h2.events.StreamEnded):
+            seen["ended"] = True
+        elif isinstance(event, h2.events.ConnectionTerminated):
+            seen["goaway"] = int(event.error_code)
+
+
+def answered(seen):
+    return seen.get("ended") or seen["reset"] is not None or seen["goaway"] is not None
+
+
+def replaced(**changes):
+    head = [(name, changes.get(name[1:], value)) for name, value in HEAD]
+    return [(name, value) for name, value in head if value is not None]
+
+
+HEADS = {
+    "plain": HEAD,
+    "crumbs": HEAD + [("cookie", "a=1"), ("cookie", "sid=x"), ("cookie", "b=2")],
+    "host_same": HEAD + [("host", AUTHORITY)],
+    "host_other": HEAD + [("host", "other.test")],
+    "host_only": replaced(authority=None) + [("host", AUTHORITY)],
+    "host_none": replaced(authority=None),
+    "host_twice": HEAD + [("host", AUTHORITY), ("host", AUTHORITY)],
+    "userinfo": replaced(authority="me@" + AUTHORITY),
+    "connection": HEAD + [("connection", "keep-alive")],
+    "transfer_encoding": HEAD + [("transfer-encoding", "chunked")],
+    "upgrade": HEAD + [("upgrade", "websocket")],
+    "te_other": HEAD + [("te", "gzip")],
+    "te_trailers": HEAD + [("te", "trailers")],
+    "upper_case": HEAD + [("Accept", "text/html")],
+    "connect": [(":method", "CONNECT"), (":authority", AUTHORITY)],
+    "scheme_other": replaced(scheme="ftp"),
+    "asterisk": replaced(path="*"),
+    "path_empty": replaced(path=""),
+    "path_missing": replaced(path=None),
+    "path_relative": replaced(path="login"),
+    "method_twice": HEAD[:1] + HEAD,
+    "pseudo_late": HEAD[:3] + [("accept", "*/*")] + HEAD[3:],
+    "many_headers": HEAD + [(f"x-{number}", "y") for number in range(150)],
+    "large_headers": HEAD + [(f"x-{number}", "y" * 4000) for number in range(40)],
+}
+
+
+def request(client, head, body=None, end=True):
+    stream = client.h2.get_next_available_stream_id()
+    client.h2.send_headers(stream, head, end_stream=body is None and end)
+    if body is not None:
+        client.h2.send_data(stream, body, end_stream=end)
+    client.flush()
+    return stream
+
+
+def run(client, case):
+    seen = client.seen
+    if case in HEADS:
+        client.start()
+        request(client, HEADS[case])
+        client.read(answered)
+    elif case in ("length_short", "length_long"):
+        client.start()
+        length = "2" if case == "length_long" else "9"
+        head = replaced(method="POST") + [("content-length", length)]
+        request(client, head, b"abcd")
+        client.read(answered)
+    elif case == "length_twice":
+        client.start()
+        head = replaced(method="POST") + [("content-length", "4"), ("content-length", "4")]
+        request(client, head, b"abcd")
+        client.read(answered)
+    elif case == "trailers":
+        client.start()
+        stream = request(client, replaced(method="POST"), b"abcd", end=False)
+        client.h2.send_headers(stream, [("cookie", "sid=trailer")], end_stream=True)
+        client.flush()
+        client.read(answered)
+    elif case == "many_streams":
+        # More at once than are allowed: all must be answered or refused, none lost.
+        client.start()
+        client.read(lambda seen: client.h2.remote_settings.max_concurrent_streams < 1000)
+        seen["allowed"] = client.h2.remote_settings.max_concurrent_streams
+        for _ in range(seen["allowed"]):
+            request(client, HEAD)
+        client.read(lambda seen: len(seen["statuses"]) >= seen["allowed"])
+    elif case == "rapid_reset":
+        client.start()
+        try:
+            for _ in range(5000):
+                stream = request(client, HEAD)
+                client.h2.reset_stream(stream)
+                client.flush()
+        except (OSError, h2.exceptions.ProtocolError):
+            pass
+        client.read(lambda seen: seen["goaway"] is not None)
+    elif case == "no_preface":
+        client.wait_for_end()
+    elif case == "idle":
+        client.start()
+        client.read(lambda seen: False)
+    elif case == "idle_after_answer":
+        client.start()
+        request(client, HEAD)
+        client.read(lambda seen: seen.get("closed_by_us"))
+    elif case == "half_a_head":
+        client.start()
+        # HEADERS without END_HEADERS on stream 1, and nothing after it.
+        client.socket.sendall(bytes([0, 0, 1, 1, 1, 0, 0, 0, 1, 0x82]))
+        client.wait_for_end()
+    elif case == "zero_window":
+        client.start({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1024})
+        request(client, replaced(path="/stream"))
+        client.read(lambda seen: False, take=False)
+    elif case.startswith("held "):
+        # Signed in, a stream that nobody takes; closed when the session ends.
+        client.start({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1024})
+        cookie = case.removeprefix("held ")
+        request(client, replaced(path="/stream") + [("cookie", cookie)])
+        client.read(lambda seen: seen["bytes"] >= 1024, take=False)
+        print("holding", flush=True)
+        client.read(lambda seen: False, take=False)
+    elif case.startswith("taken "):
+        client.start()
+        cookie = case.removeprefix("taken ")
+        request(client, replaced(path="/stream") + [("cookie", cookie)])
+        client.read(lambda seen: seen["bytes"] >= 1024)
+        print("holding", flush=True)
+        client.read(lambda seen: seen["reset"] is not None)
+    elif case == "drained":
+        client.start()
+        request(client, replaced(path="/slow"))
+        print("waiting", flush=True)
+        client.read(lambda seen: False)
+    else:
+        sys.exit(f"no case {case}")
+
+
+def main():
+    port, ca, case = sys.argv[1:]
+    client = Client(int(port), ca)
+    started = time.monotonic()
+    run(client, case)
+    client.seen["seconds"] = time.monotonic() - started
+    print(json.dumps(client.seen))
+
+
+main()

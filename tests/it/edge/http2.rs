@@ -1,0 +1,234 @@
+//! HTTP/2: curl for what browsers do, Python's h2 for frames that no decent client sends.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use super::*;
+
+const SHOP: &str = "https://shop.test/";
+
+/// What the Python client saw of one case.
+#[track_caller]
+fn case(proxy: &Proxy, case: &str) -> Value {
+    let (port, ca) = (proxy.address.port().to_string(), pki("ca.pem"));
+    let said = python("http2.py", &[&port, ca.to_str().unwrap(), case]);
+    serde_json::from_str(said.lines().last().unwrap()).unwrap()
+}
+
+/// A case that goes on while the test does something.
+struct Held {
+    child: std::process::Child,
+    lines: BufReader<std::process::ChildStdout>,
+}
+
+impl Held {
+    /// Starts it and waits until it has begun.
+    #[track_caller]
+    fn start(proxy: &Proxy, case: &str) -> Self {
+        let mut child = Command::new(top().join(".venv/bin/python"))
+            .arg(top().join("tests/clients/http2.py"))
+            .arg(proxy.address.port().to_string())
+            .arg(pki("ca.pem"))
+            .arg(case)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let mut begun = String::new();
+        lines.read_line(&mut begun).unwrap();
+        assert!(["holding\n", "waiting\n"].contains(&&*begun), "{case}: {begun}");
+        Self { child, lines }
+    }
+
+    /// What it saw in the end.
+    #[track_caller]
+    fn end(mut self) -> Value {
+        let mut rest = String::new();
+        self.lines.read_to_string(&mut rest).unwrap();
+        assert!(self.child.wait().unwrap().success());
+        serde_json::from_str(rest.lines().last().unwrap()).unwrap()
+    }
+}
+
+#[test]
+fn a_login_flow_over_http2_keeps_the_limit() {
+    let app = app();
+    let proxy = proxy(&app, &tls("shop"));
+    check_the_limit(&proxy, "https://shop.test", &["--http2"], "HTTP/2");
+    let answer = Curl::new(&proxy, &["--http2"]).get(SHOP, &[]);
+    assert_eq!((&*answer.said("proto"), &*answer.said("for")), ("https", "127.0.0.1"));
+    assert_eq!(answer.said("host"), "shop.test");
+    let seen = app.arrived();
+    assert!(seen.iter().all(|request| request.head.contains(" HTTP/1.1\r\n")), "{seen:?}");
+}
+
+#[test]
+fn http2_can_be_switched_off() {
+    let app = app();
+    let proxy = proxy(&app, &format!("{}server.http2 = false\n", tls("shop")));
+    assert_eq!(Curl::new(&proxy, &["--http2"]).get(SHOP, &[]).version, "HTTP/1.1");
+}
+
+#[test]
+fn bodies_pass_both_ways() {
+    let app = LegacyApp::start(|request| {
+        let length = request.body.len();
+        let said = format!("{length} {}", request.header("transfer-encoding").unwrap_or("-"));
+        Reply::page("200 OK", &["X-Said: yes"], &format!("{said}{}", "x".repeat(3 << 20)))
+    });
+    let proxy = proxy(&app, &tls("shop"));
+    let curl = Curl::new(&proxy, &["--http2"]);
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("body");
+    std::fs::write(&file, vec![b'y'; 5 << 20]).unwrap();
+    let answer = curl.get(SHOP, &["-T", file.to_str().unwrap()]);
+    assert_eq!((answer.status, &*answer.version), (200, "HTTP/2"));
+    assert!(answer.body.starts_with("5242880 -xxx"), "{}", &answer.body[..40]);
+    assert_eq!(answer.body.len(), "5242880 -".len() + (3 << 20));
+}
+
+#[test]
+fn what_two_parsers_could_read_differently_is_refused() {
+    let app = app();
+    let proxy = proxy(&app, &tls("shop"));
+    // Answered by us.
+    let refused = [
+        ("host_other", 400, "authority_mismatch"),
+        ("host_none", 400, "host_missing"),
+        ("host_twice", 400, "host_duplicate"),
+        ("userinfo", 400, "host_invalid"),
+        ("connect", 405, "method_refused"),
+        ("scheme_other", 400, "target_invalid"),
+        ("asterisk", 400, "target_invalid"),
+        ("length_twice", 400, "framing_invalid"),
+        ("many_headers", 431, "head_too_large"),
+    ];
+    for (name, status, reason) in refused {
+        let seen = case(&proxy, name);
+        assert_eq!(seen["status"], status, "{name}: {seen}");
+        wait_for_refusal(&proxy, reason);
+    }
+    // Refused by the protocol itself: the stream, or with it the connection.
+    for name in [
+        "connection",
+        "transfer_encoding",
+        "upgrade",
+        "te_other",
+        "upper_case",
+        "path_missing",
+        "path_empty",
+        "path_relative",
+        "method_twice",
+        "pseudo_late",
+    ] {
+        let seen = case(&proxy, name);
+        let gone = !seen["reset"].is_null() || !seen["goaway"].is_null() || seen["status"] == 400;
+        assert!(gone && seen["status"] != 200, "{name}: {seen}");
+    }
+    let seen = case(&proxy, "large_headers");
+    let gone = !seen["reset"].is_null() || !seen["goaway"].is_null();
+    assert!(seen["status"] == 431 || gone, "{seen}");
+    assert_eq!(app.arrived().len(), 0, "{:?}", app.arrived());
+    for name in ["length_short", "length_long"] {
+        let seen = case(&proxy, name);
+        assert!(seen["status"] != 200, "{name}: {seen}");
+    }
+    let whole = app.arrived().iter().filter(|request| !request.body.is_empty()).count();
+    assert_eq!(whole, 0, "{:?}", app.arrived());
+}
+
+#[test]
+fn a_request_is_judged_as_over_http1() {
+    let app = app();
+    let proxy = proxy(&app, &tls("shop"));
+    for name in ["plain", "host_same", "host_only", "te_trailers", "trailers"] {
+        let seen = case(&proxy, name);
+        assert_eq!(seen["status"], 200, "{name}: {seen}");
+        let said: Value = serde_json::from_str(seen["body"].as_str().unwrap()).unwrap();
+        assert_eq!((&said["host"], &said["cookie"]), (&"shop.test".into(), &"".into()), "{name}");
+    }
+    // The crumbs of one list; `sid=x` is no session of ours, and goes up once with the others.
+    let seen = case(&proxy, "crumbs");
+    let said: Value = serde_json::from_str(seen["body"].as_str().unwrap()).unwrap();
+    assert_eq!(said["cookie"], "sid=x; a=1; b=2", "{seen}");
+    let names: Vec<_> = seen["headers"].as_array().unwrap().iter().map(|pair| &pair[0]).collect();
+    assert!(names.iter().all(|name| *name != "connection" && *name != "keep-alive"), "{names:?}");
+}
+
+#[test]
+fn streams_are_limited_and_resets_do_not_pile_up() {
+    let app = app();
+    let proxy = proxy(&app, &tls("shop"));
+    let seen = case(&proxy, "many_streams");
+    assert_eq!(seen["allowed"], 100);
+    let statuses = seen["statuses"].as_array().unwrap();
+    assert!(statuses.len() == 100 && statuses.iter().all(|status| *status == 200), "{seen}");
+    let seen = case(&proxy, "rapid_reset");
+    assert!(!seen["goaway"].is_null() || seen["closed"] == true, "{seen}");
+    assert_eq!(case(&proxy, "plain")["status"], 200);
+}
+
+#[test]
+fn connections_on_which_nothing_happens_are_closed() {
+    let app = app();
+    let keys = "server.limits.first_byte_timeout = \"400ms\"\n\
+                server.limits.keep_alive_timeout = \"600ms\"\n\
+                server.limits.write_stall_timeout = \"800ms\"\n";
+    let proxy = proxy(&app, &format!("{}{keys}", tls("shop")));
+    for (name, at_least) in [
+        ("no_preface", 0.3),
+        ("idle", 0.3),
+        ("half_a_head", 0.3),
+        ("idle_after_answer", 0.5),
+        ("zero_window", 0.7),
+    ] {
+        let seen = case(&proxy, name);
+        let seconds = seen["seconds"].as_f64().unwrap();
+        assert_eq!(seen["closed"], true, "{name}: {seen}");
+        assert!(seconds >= at_least && seconds < 5.0, "{name}: {seen}");
+    }
+}
+
+/// The cookie with which somebody has signed in.
+#[track_caller]
+fn signed_in(proxy: &Proxy, user: &str) -> String {
+    let answer = Curl::new(proxy, &["--http2"]).sign_in("https://shop.test", user);
+    let line = answer.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
+    line.split(';').next().unwrap().to_owned()
+}
+
+#[test]
+fn streams_of_an_ended_session_are_cut() {
+    let app = app();
+    let proxy = proxy(&app, &tls("shop"));
+    for (kind, user) in [("taken", "alice"), ("held", "bob")] {
+        let cookie = signed_in(&proxy, user);
+        let held = Held::start(&proxy, &format!("{kind} {cookie}"));
+        let started = Instant::now();
+        signed_in(&proxy, user);
+        let seen = held.end();
+        let took = started.elapsed();
+        assert!(took < Duration::from_millis(1_500), "{kind}: {took:?} {seen}");
+        match kind {
+            "taken" => {
+                assert_eq!((&seen["closed"], seen["reset"].is_null()), (&false.into(), false))
+            }
+            _ => assert_eq!(seen["closed"], true, "{seen}"),
+        }
+    }
+}
+
+#[test]
+fn a_drain_says_good_bye_and_finishes() {
+    let app = app();
+    let mut proxy = proxy(&app, &tls("shop"));
+    let held = Held::start(&proxy, "drained");
+    eventually("the request is in flight", || (!app.arrived().is_empty()).then_some(()));
+    let started = Instant::now();
+    assert!(proxy.terminate().success());
+    assert!(started.elapsed() < Duration::from_secs(10));
+    let seen = held.end();
+    assert_eq!((&seen["status"], &seen["goaway"]), (&200.into(), &0.into()), "{seen}");
+    assert_eq!((&seen["body"], &seen["closed"]), (&"slow".into(), &true.into()), "{seen}");
+}
