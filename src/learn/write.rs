@@ -165,7 +165,8 @@ fn probe(out: &mut String, findings: &Findings) {
     let Some(probe) = &findings.probe else { return };
     let name = probe.user.clone();
     let text = format!(
-        "likely: {} tells who is signed in ({name}). A version with probes could ask it:",
+        "likely: {} tells who is signed in ({name}). With these lines the app is asked at each login, so \
+         that all names of a person are one user:",
         probe.path
     );
     out.push('\n');
