@@ -43,7 +43,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const ACCEPT_LOG_EVERY: Duration = Duration::from_secs(1);
 /// A drain lets a new connection say what it came for.
 const FRESH_GRACE: Duration = Duration::from_millis(500);
-/// A connection over the cap may wait so long for its page.
+/// A connection that is not served may wait so long for its page, and so long to take it.
 const REJECT_TIMEOUT: Duration = Duration::from_millis(250);
 /// So many at a time get a page; the others are closed without.
 const REJECTS_MAX: usize = 64;
@@ -206,11 +206,15 @@ fn admit<S: Service>(socket: Socket, peer: Peer, server: &Arc<Server<S>>) {
 /// Says why there is no service.
 async fn reject(mut socket: Socket, hooks: &Hooks, refusal: Refusal) {
     let page = (hooks.render)(refusal);
+    let _ = timeout(REJECT_TIMEOUT, socket.write_all(&page)).await;
+    linger(socket).await;
+}
+
+/// Closes; over unread bytes that would reset the connection, and what was said last would be lost.
+async fn linger(mut socket: Socket) {
     let mut scratch = [0; 4096];
     let _ = timeout(REJECT_TIMEOUT, async {
-        socket.write_all(&page).await?;
         socket.shutdown().await?;
-        // Closing over unread bytes would reset the connection and lose the page.
         while socket.read(&mut scratch).await? > 0 {}
         io::Result::Ok(())
     })

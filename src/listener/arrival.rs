@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::{Edge, FRESH_GRACE, reject};
+use super::{Edge, FRESH_GRACE, linger, reject};
 use crate::conn::Deadlines;
 use crate::peer::Peer;
 use crate::proxy_protocol;
@@ -136,17 +136,22 @@ async fn shake_hands(
         reject(socket, &edge.hooks, Refusal::PlainHttp).await;
         return None;
     }
-    let error = match timeout_at(until, tls.acceptor().accept(socket)).await {
+    let (error, left) = match timeout_at(until, tls.acceptor().accept(socket).into_fallible()).await
+    {
         Ok(Ok(stream)) => {
             let http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP2);
             let peer = Peer { secure: true, ..peer };
             return Some((Transport::Tls(Box::new(stream)), peer, http2));
         }
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "not done in time".to_owned(),
+        Ok(Err((error, socket))) => (error.to_string(), Some(socket)),
+        Err(_) => ("not done in time".to_owned(), None),
     };
     tracing::debug!(%peer, error, "TLS handshake failed");
     (edge.hooks.on_refused)(Refusal::TlsHandshake, peer);
+    if let Some(socket) = left {
+        // The alert says why.
+        linger(socket).await;
+    }
     None
 }
 
