@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{self, Metrics};
 use crate::session::{Client, Session, SessionId, Timestamp};
-use crate::settings::AdminToken;
 use crate::store::{Listing, StoreError};
+pub use auth::Tokens;
 use problem::Problem;
 
 /// What the admin calls need from the rest of Headcount.
@@ -54,6 +54,13 @@ pub trait Control: Send + Sync {
 
     /// When a live session will be over if nobody uses it.
     fn expires_at(&self, session: &Session) -> Option<Timestamp>;
+
+    /// Reads the configuration again, all or nothing; answers what tells the one now in force from
+    /// others, or why the old one stays.
+    async fn reload(&self) -> Result<String, String>;
+
+    /// Whether every thread of the data plane gets on with its work.
+    fn gets_on(&self) -> bool;
 
     /// The reason why no traffic should be sent here, if there is one.
     async fn ready(&self) -> Result<(), String>;
@@ -96,7 +103,7 @@ pub async fn serve(
     listener: tokio::net::TcpListener,
     control: Arc<dyn Control>,
     metrics: Arc<Metrics>,
-    tokens: Vec<AdminToken>,
+    tokens: Arc<Tokens>,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let address = listener.local_addr()?;
@@ -133,8 +140,12 @@ async fn method_not_allowed() -> Problem {
     )
 }
 
-async fn livez() -> Json<serde_json::Value> {
-    Json(serde_json::json!({ "status": "ok" }))
+async fn livez(State(admin): State<Arc<Admin>>) -> Response {
+    if admin.control.gets_on() {
+        return Json(serde_json::json!({ "status": "ok" })).into_response();
+    }
+    let body = Json(serde_json::json!({ "status": "stuck", "reason": "a worker hangs" }));
+    (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
 }
 
 async fn readyz(State(admin): State<Arc<Admin>>) -> Response {

@@ -3,6 +3,7 @@
 //! The only module that knows key names and defaults.
 
 mod diagnostic;
+mod fixed;
 mod reader;
 mod schema;
 mod tree;
@@ -11,11 +12,14 @@ mod wording;
 
 use std::path::Path;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::rules::preset;
 use crate::settings::Settings;
 
 pub use diagnostic::Report;
 use diagnostic::{Problems, Source};
+pub use fixed::{Fixed, fixed};
 use tree::{Entries, Environment, Value};
 
 /// Reads the file and the environment of the process.
@@ -55,9 +59,15 @@ pub fn parse(
         schema::settings(entries, &problems, &context)
     });
     match settings {
-        Some(settings) if problems.is_empty() => Ok(settings),
+        Some(settings) if problems.is_empty() => {
+            Ok(Settings { fingerprint: fingerprint(text), ..settings })
+        }
         _ => Err(problems.into_report(&sources)),
     }
+}
+
+fn fingerprint(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Lays the file over the preset it names; says whether there is one of that name, if any is given.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::cookies::{self, Candidate};
 use crate::decide::KeyPair;
 use crate::keyring::Keyring;
-use crate::policy::{self, Standing};
+use crate::policy::Standing;
 use crate::registry::{Entry, Registry};
 use crate::rules::expression::Filter;
 use crate::rules::{self, BASIC, Role, RuleSet};
@@ -225,9 +225,7 @@ impl Judge<'_> {
         if let Some(ending) = entry.ending().cloned() {
             return Held::Over(entry, ending, false);
         }
-        let expiry =
-            policy::expiry(&entry.limit, entry.renewed_at(), entry.last_seen_at(), self.now);
-        match expiry {
+        match entry.expiry(self.now) {
             Some(reason) if self.mode == Mode::Enforce => {
                 let ending = Ending { at: self.now, reason, by: None, by_session: None };
                 Held::Over(entry, ending, true)

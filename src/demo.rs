@@ -12,6 +12,8 @@ use anyhow::Context as _;
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::audit::{self, AuditEvent};
+use crate::lifecycle::Lifecycle;
+use crate::listener::Inherited;
 use crate::settings::ListenAddress;
 use crate::terminal::say;
 use crate::{config, server};
@@ -26,9 +28,10 @@ pub async fn run(exit: bool, port: u16) -> anyhow::Result<bool> {
     let text = configuration(port, app, &folder.0, &token_file);
     let settings = config::parse("demo.toml", &text, &|_: &str| None)
         .map_err(|report| anyhow::anyhow!("the demo's configuration is wrong:\n{report}"))?;
-    let mut running = server::start(settings).await.with_context(|| {
-        format!("cannot start the proxy on port {port}; --port 0 takes any free one")
-    })?;
+    let mut running =
+        server::start(settings, None, Inherited::default(), Lifecycle::new()).await.with_context(
+            || format!("cannot start the proxy on port {port}; --port 0 takes any free one"),
+        )?;
     let proxy = running.addresses.first().and_then(ListenAddress::tcp);
     let proxy = proxy.context("the proxy listens nowhere")?;
     welcome(app, proxy, running.admin, &token_file);

@@ -15,6 +15,8 @@ use tokio_util::task::TaskTracker;
 #[derive(Clone, Debug, Default)]
 pub struct Lifecycle {
     draining: Arc<AtomicBool>,
+    failed: Arc<AtomicBool>,
+    stop: CancellationToken,
     drain: CancellationToken,
     exit: CancellationToken,
     tasks: TaskTracker,
@@ -25,8 +27,14 @@ impl Lifecycle {
         Self::default()
     }
 
+    /// The end was asked for: be found not ready, but go on for now.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
     /// Take no new work, finish what is in flight.
     pub fn drain(&self) {
+        self.stop();
         // Before the wake-up, so that whoever is woken sees it.
         self.draining.store(true, Ordering::Release);
         self.drain.cancel();
@@ -36,6 +44,25 @@ impl Lifecycle {
     pub fn exit(&self) {
         self.drain();
         self.exit.cancel();
+    }
+
+    /// Leave now, with an error: half alive is worse than dead.
+    pub fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+        self.exit();
+    }
+
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Cancelled when the end is asked for.
+    pub fn stop_token(&self) -> &CancellationToken {
+        &self.stop
     }
 
     /// A plain load: for hot paths.
@@ -73,24 +100,28 @@ impl Lifecycle {
         self.tasks.wait().await;
     }
 
-    /// The first SIGTERM or SIGINT drains, the second leaves at once. Ends with the process' life.
-    pub async fn watch_signals(&self) -> io::Result<()> {
+    /// From the return on the first SIGTERM or SIGINT stops and the second leaves at once.
+    pub fn watch_signals(&self) -> io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                () = self.exit.cancelled() => return Ok(()),
+        let life = self.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                    () = life.exit.cancelled() => return,
+                }
+                if life.is_stopping() {
+                    tracing::warn!("second signal: leaving at once");
+                    life.exit();
+                } else {
+                    tracing::info!("stopping");
+                    life.stop();
+                }
             }
-            if self.is_draining() {
-                tracing::warn!("second signal: leaving at once");
-                self.exit();
-            } else {
-                tracing::info!("draining");
-                self.drain();
-            }
-        }
+        });
+        Ok(())
     }
 }
 

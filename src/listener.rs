@@ -5,6 +5,8 @@ mod arrival;
 mod bind;
 mod http1;
 mod http2;
+mod inherited;
+mod pulse;
 #[cfg(test)]
 mod tests;
 mod workers;
@@ -17,6 +19,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Guard};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1 as hyper_http1, http2 as hyper_http2};
@@ -27,6 +30,8 @@ use tokio::time::{Instant, sleep, timeout};
 use self::arrival::Entrance;
 use self::bind::Listener;
 pub use self::bind::{Listening, bind};
+pub use self::inherited::Inherited;
+use self::pulse::Pulse;
 pub use self::workers::Workers;
 use crate::body::Body;
 use crate::conn::Deadlines;
@@ -60,14 +65,35 @@ pub trait Service: Send + Sync + 'static {
 }
 
 /// What all listeners share.
-#[derive(Debug)]
 pub struct Edge {
     hooks: Arc<Hooks>,
     lifecycle: Lifecycle,
     connections: Arc<Semaphore>,
     connections_max: usize,
     rejects: Arc<Semaphore>,
+    terms: ArcSwap<Terms>,
+    pulse: Pulse,
+}
+
+/// How a connection is served, from its beginning to its end.
+struct Terms {
     entrance: Entrance,
+    http1: hyper_http1::Builder,
+    http2: hyper_http2::Builder<http2::Tasks>,
+    deadlines: Deadlines,
+    shutdown_grace: Duration,
+}
+
+impl Terms {
+    fn of(settings: &ServerSettings, tls: Option<Arc<Tls>>, lifecycle: &Lifecycle) -> Self {
+        Self {
+            entrance: Entrance::new(settings, tls),
+            http1: http1::builder(&settings.limits),
+            http2: http2::builder(&settings.limits, lifecycle.clone()),
+            deadlines: Deadlines::of(&settings.limits),
+            shutdown_grace: Duration::from_millis(settings.shutdown_grace_ms),
+        }
+    }
 }
 
 impl Edge {
@@ -79,17 +105,29 @@ impl Edge {
     ) -> Self {
         let connections_max = settings.limits.connections_max.min(Semaphore::MAX_PERMITS);
         Self {
-            entrance: Entrance::new(settings, tls),
+            terms: ArcSwap::from_pointee(Terms::of(settings, tls, &lifecycle)),
             hooks: Arc::new(hooks),
             lifecycle,
             connections: Arc::new(Semaphore::new(connections_max)),
             connections_max,
             rejects: Arc::new(Semaphore::new(REJECTS_MAX)),
+            pulse: Pulse::new(settings.workers.max(1)),
         }
     }
 
     pub fn lifecycle(&self) -> &Lifecycle {
         &self.lifecycle
+    }
+
+    /// Other settings, for connections that come from here on. Where it listens, and how many
+    /// connections there may be, stays.
+    pub fn renew(&self, settings: &ServerSettings, tls: Option<Arc<Tls>>) {
+        self.terms.store(Arc::new(Terms::of(settings, tls, &self.lifecycle)));
+    }
+
+    /// Whether every thread of the data plane has got on with its work within the last seconds.
+    pub fn gets_on(&self) -> bool {
+        self.pulse.is_regular()
     }
 
     /// Client connections that are open now, tunnels included.
@@ -102,28 +140,35 @@ impl Edge {
 struct Server<S> {
     service: Arc<S>,
     edge: Arc<Edge>,
-    http1: hyper_http1::Builder,
-    http2: hyper_http2::Builder<http2::Tasks>,
-    deadlines: Deadlines,
+    terms: Arc<Terms>,
+}
+
+impl<S> Server<S> {
+    /// The same under the terms in force.
+    fn now(self: &Arc<Self>) -> Arc<Self> {
+        let terms = self.edge.terms.load();
+        if Arc::ptr_eq(&terms, &self.terms) {
+            return Arc::clone(self);
+        }
+        let (service, edge) = (Arc::clone(&self.service), Arc::clone(&self.edge));
+        Arc::new(Self { service, edge, terms: Guard::into_inner(terms) })
+    }
 }
 
 /// Serves until the lifecycle drains, then until all is finished or the grace is over.
 pub async fn serve<S: Service>(
     listener: Listening,
     service: Arc<S>,
-    settings: &ServerSettings,
     edge: Arc<Edge>,
 ) -> io::Result<()> {
     let listener = Listener::try_from(listener)?;
     let lifecycle = edge.lifecycle.clone();
-    let http1 = http1::builder(&settings.limits);
-    let http2 = http2::builder(&settings.limits, lifecycle.clone());
-    let deadlines = Deadlines::of(&settings.limits);
-    let server = Arc::new(Server { service, edge, http1, http2, deadlines });
+    let terms = edge.terms.load_full();
+    let server = Arc::new(Server { service, edge, terms });
     accept_until_drain(&listener, &server).await;
     accept_backlog(&listener, &server).await;
     drop(listener);
-    let grace = Duration::from_millis(settings.shutdown_grace_ms);
+    let grace = server.edge.terms.load().shutdown_grace;
     tokio::select! {
         () = lifecycle.finished() => return Ok(()),
         () = lifecycle.exit_token().cancelled() => {}
@@ -182,15 +227,16 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 fn admit<S: Service>(socket: Socket, peer: Peer, server: &Arc<Server<S>>) {
+    let server = server.now();
     let edge = &server.edge;
     match Arc::clone(&edge.connections).try_acquire_owned() {
         Ok(permit) => {
-            edge.lifecycle.spawn(connection(socket, peer, Arc::clone(server), permit));
+            edge.lifecycle.spawn(connection(socket, peer, Arc::clone(&server), permit));
         }
         Err(_) => {
             (edge.hooks.on_refused)(Refusal::Overloaded, peer);
             // Over TLS nobody could read it.
-            if !edge.entrance.speaks_tls(&socket)
+            if !server.terms.entrance.speaks_tls(&socket)
                 && let Ok(permit) = Arc::clone(&edge.rejects).try_acquire_owned()
             {
                 let hooks = Arc::clone(&edge.hooks);
@@ -228,11 +274,9 @@ async fn connection<S: Service>(
     permit: OwnedSemaphorePermit,
 ) {
     // Boxed is what most connections have no need of.
-    let arrived = match server.edge.entrance.open(socket, peer) {
+    let arrived = match server.terms.entrance.open(socket, peer) {
         Ok(arrived) => Some(arrived),
-        Err(socket) => {
-            Box::pin(arrival::arrive(socket, peer, &server.edge, server.deadlines)).await
-        }
+        Err(socket) => Box::pin(arrival::arrive(socket, peer, &server.edge, &server.terms)).await,
     };
     match arrived {
         None => {}

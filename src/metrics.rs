@@ -2,13 +2,14 @@
 //! here decides, logs or names a user.
 
 use std::fmt;
+use std::hash::Hash as Hashed;
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
@@ -109,7 +110,7 @@ labels! {
 }
 
 labels! {
-    /// What became of the order to read the certificates again.
+    /// What became of the order to read configuration and certificates again.
     ReloadOutcome "outcome" {
         Done "done",
         /// All stayed as it was.
@@ -140,6 +141,7 @@ impl Label for EndReason {
 }
 
 type Pairs = [(&'static str, &'static str); 1];
+type Hash = [(&'static str, String); 1];
 
 /// Counters by one closed label; all exist, at zero, from the start.
 pub struct Counters<L> {
@@ -234,6 +236,7 @@ pub struct Metrics {
     registry: Mutex<Registry>,
     levels: Arc<LevelCollector>,
     mode: Family<Pairs, Gauge>,
+    config: Configuration,
     events: Family<Pairs, Counter>,
     pub requests: Counters<RequestOutcome>,
     pub refusals: Counters<Refusal>,
@@ -282,6 +285,7 @@ impl Metrics {
         Self {
             levels,
             mode: family(&mut all, "mode", "1 for the mode that is in force."),
+            config: Configuration::register(&mut all),
             events: family(&mut all, "audit_events", "Lines of the audit trail."),
             requests: Counters::register(&mut all, "requests", "Requests by how they ended."),
             refusals: Counters::register(&mut all, "refusals", "Requests not sent to the app."),
@@ -300,7 +304,7 @@ impl Metrics {
             reloads: Counters::register(
                 &mut all,
                 "reloads",
-                "Times the certificates were read again.",
+                "Times configuration and certificates were read again.",
             ),
             use_after_end: counter(
                 &mut all,
@@ -339,6 +343,19 @@ impl Metrics {
         let _ = self.levels.0.set(Box::new(read));
     }
 
+    /// Shows which configuration is in force, and since when (seconds since 1970).
+    pub fn set_config(&self, fingerprint: &str, loaded_at: i64) {
+        self.config.info.clear();
+        self.config.info.get_or_create(&[("hash", fingerprint.to_owned())]).set(1);
+        self.config.loaded.set(loaded_at);
+        self.config.good.set(1);
+    }
+
+    /// Shows that the configuration in force is not the one in the file.
+    pub fn config_refused(&self) {
+        self.config.good.set(0);
+    }
+
     /// Shows which mode is in force.
     pub fn set_mode(&self, mode: Mode) {
         for (name, this) in [("enforce", Mode::Enforce), ("observe", Mode::Observe)] {
@@ -366,18 +383,44 @@ fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
     counter
 }
 
+/// Which configuration is in force, since when, and whether it is that of the file.
+struct Configuration {
+    info: Family<Hash, Gauge>,
+    loaded: Gauge,
+    good: Gauge,
+}
+
+impl Configuration {
+    fn register(all: &mut Registry) -> Self {
+        let when = "When the configuration in force was loaded.";
+        let whether = "0 if the last reload was refused.";
+        Self {
+            info: family(all, "config_info", "1 for the configuration in force."),
+            loaded: gauge(all, "config_loaded_timestamp_seconds", when),
+            good: gauge(all, "config_last_reload_successful", whether),
+        }
+    }
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
+    let gauge = Gauge::default();
+    registry.register(name, help, gauge.clone());
+    gauge
+}
+
 fn histogram(registry: &mut Registry, name: &str, help: &str) -> Histogram {
     let histogram = Histogram::new(SECONDS);
     registry.register(name, help, histogram.clone());
     histogram
 }
 
-fn family<M>(registry: &mut Registry, name: &str, help: &str) -> Family<Pairs, M>
+fn family<P, M>(registry: &mut Registry, name: &str, help: &str) -> Family<P, M>
 where
+    P: Clone + Eq + Hashed + EncodeLabelSet + fmt::Debug + Send + Sync + 'static,
     M: Default + Clone + EncodeMetric + fmt::Debug + Send + Sync + 'static,
     M: prometheus_client::metrics::TypedMetric,
 {
-    let family = Family::<Pairs, M>::default();
+    let family = Family::<P, M>::default();
     registry.register(name, help, family.clone());
     family
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use http::HeaderValue;
 use parking_lot::Mutex;
@@ -40,7 +41,7 @@ pub type Question = Arc<OnceCell<Found>>;
 
 /// What was asked lately.
 pub struct Probes {
-    cache_ms: i64,
+    cache_ms: AtomicI64,
     asked: Mutex<Asked>,
     /// Of credentials that anybody can make up, and of those that were issued through us: a flood of
     /// the first must not use up the second.
@@ -58,7 +59,16 @@ impl Probes {
     /// `rate`: questions per second, of each of the two kinds.
     pub fn new(cache_ms: i64, rate: u32) -> Self {
         let bucket = || Mutex::new(Bucket::new(rate));
+        let cache_ms = AtomicI64::new(cache_ms);
         Self { cache_ms, asked: Mutex::default(), made_up: bucket(), issued: bucket() }
+    }
+
+    /// Other bounds than those it was made with; what was asked stays answered.
+    pub fn set_bounds(&self, cache_ms: i64, rate: u32) {
+        self.cache_ms.store(cache_ms, Ordering::Relaxed);
+        for bucket in [&self.made_up, &self.issued] {
+            bucket.lock().rate = rate;
+        }
     }
 
     /// The question about this credential, perhaps answered already; `None`: too many are being
@@ -66,7 +76,7 @@ impl Probes {
     pub fn question(&self, key: SessionKey, issued: bool, now: Timestamp) -> Option<Question> {
         let mut asked = self.asked.lock();
         if let Some((question, since)) = asked.by_key.get(&key)
-            && now.since_ms(*since) < self.cache_ms
+            && now.since_ms(*since) < self.cache_ms.load(Ordering::Relaxed)
         {
             return Some(Arc::clone(question));
         }

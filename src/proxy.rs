@@ -5,6 +5,7 @@
 mod answer;
 mod app_logout;
 mod guest;
+mod live;
 mod login;
 mod own_request;
 mod payload;
@@ -13,7 +14,6 @@ mod step;
 mod watch;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use http::header::{
     CACHE_CONTROL, COOKIE, HOST, HeaderMap, HeaderValue, USER_AGENT, WWW_AUTHENTICATE,
@@ -34,7 +34,6 @@ use crate::headers;
 use crate::issue::{self, Issuer, Shapes};
 use crate::keyring::{self, Keyring};
 use crate::lifecycle::Lifecycle;
-use crate::listener::Service;
 use crate::metrics::{Metrics, RequestOutcome};
 use crate::path;
 use crate::peer::Peer;
@@ -50,31 +49,32 @@ use crate::steps::Steps;
 use crate::upstream::Upstream;
 use crate::url::Carriers;
 
+pub use self::live::{Lasting, Live, LiveWorker};
 use self::payload::Payload;
 
-/// What all workers share.
+/// What all workers share: the settings, and everything that follows from them or outlives them.
+/// Other settings make another one, see [`Live`].
 pub struct Proxy {
     pub settings: Settings,
-    pub keyring: Keyring,
+    pub keyring: Arc<Keyring>,
     pub registry: Arc<Registry>,
     pub recorder: Recorder,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
-    pub shapes: Shapes,
-    pub steps: Steps,
-    pub probes: Probes,
+    pub shapes: Arc<Shapes>,
+    pub steps: Arc<Steps>,
+    pub probes: Arc<Probes>,
     pub lifecycle: Lifecycle,
     /// Where a session id would pass beside the cookies.
     pub carriers: Carriers,
-    /// Something failed that cannot be mended; the process leaves with an error.
-    pub failed: AtomicBool,
 }
 
-/// One data-plane thread: the shared state, and connections to the app of its own.
+/// One data-plane thread under some settings: the shared state, and connections to the app of its
+/// own. A request has the same one from its beginning to its end.
 #[derive(Clone)]
-pub struct Worker {
-    pub proxy: Arc<Proxy>,
-    pub upstream: Upstream,
+struct Worker {
+    proxy: Arc<Proxy>,
+    upstream: Upstream,
 }
 
 /// What is remembered of a request until its answer is out.
@@ -105,15 +105,13 @@ impl From<Response<Body>> for Answered {
     }
 }
 
-impl Service for Worker {
-    async fn call(&self, peer: Peer, request: Request<Incoming>) -> Response<Body> {
+impl Worker {
+    async fn answer(&self, peer: Peer, request: Request<Incoming>) -> Response<Body> {
         let audience = Audience::of(request.method(), request.headers());
         let result = self.handle(peer, request, audience).await;
         self.proxy.account(result, peer, audience)
     }
-}
 
-impl Worker {
     async fn handle(
         &self,
         peer: Peer,

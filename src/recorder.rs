@@ -37,6 +37,7 @@ impl Feed for RegistryFeed {
 }
 
 /// Records what happened to sessions.
+#[derive(Clone)]
 pub struct Recorder {
     pub store: Arc<dyn Store>,
     pub registry: Arc<Registry>,

@@ -94,6 +94,45 @@ impl Registry {
         });
     }
 
+    /// Other limits than it was made with: from the return on they hold for the time-outs of every
+    /// session. How many there may be is decided at logins.
+    pub fn set_limits(&self, limits: Limits) {
+        self.change(|table| table.set_limits(limits));
+        self.look_through(|table, entry| {
+            if entry.ending().is_none() {
+                entry.set_limit(table.limit_of(entry));
+            }
+        });
+    }
+
+    /// Sessions that observing has noted an end for.
+    pub fn observed(&self) -> Vec<SessionId> {
+        let mut noted = Vec::new();
+        self.look_through(|_, entry| {
+            if entry.ending().is_none() && entry.would_end().is_some() {
+                noted.push(entry.id);
+            }
+        });
+        noted
+    }
+
+    /// Looks at every session, without holding up changes for long.
+    fn look_through(&self, mut look: impl FnMut(&table::Table, &Entry)) {
+        let mut after = None;
+        loop {
+            let table = self.table.read();
+            let mut looked_at = 0;
+            for (entry, _) in table.after(after).take(SWEPT_MAX) {
+                look(&table, entry);
+                after = Some(entry.id);
+                looked_at += 1;
+            }
+            if looked_at < SWEPT_MAX {
+                return;
+            }
+        }
+    }
+
     /// Follows a commit. States may come late or twice: newer ones win, and an end is for good.
     /// Streams of sessions that ended are cut before this returns.
     pub fn apply(&self, change: &Committed) {

@@ -1,47 +1,43 @@
 //! Putting the parts together: store, registry, workers, background work, admin listener; and
 //! taking them down in order. No decisions here.
 
+mod background;
 mod control;
 mod reload;
+mod supervisor;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::broadcast;
+use tokio::signal::unix::Signal;
+use tokio::sync::{Mutex, broadcast};
 use tokio::task::JoinHandle;
 
-use crate::admin;
+use crate::admin::{self, Tokens};
 use crate::audit::{AuditEvent, AuditLog};
 use crate::clock::{Clock, SystemClock};
 use crate::enforce::{self, Audience};
 use crate::issue::Shapes;
 use crate::keyring::{KeyError, Keyring};
 use crate::lifecycle::Lifecycle;
-use crate::listener::{Edge, Hooks, Workers};
+use crate::listener::{Edge, Hooks, Inherited, Workers};
 use crate::metrics::{Levels, Metrics};
-use crate::probes::Probes;
-use crate::proxy::{Proxy, Worker};
-use crate::recorder::{Recorder, RegistryFeed};
+use crate::proxy::{Lasting, Live, LiveWorker, Proxy};
+use crate::recorder::RegistryFeed;
 use crate::refusal::Refusal;
 use crate::registry::Registry;
-use crate::session::{Mode, SessionId};
-use crate::settings::{ListenAddress, Settings, UrlIds};
-use crate::steps::Steps;
+use crate::settings::{ListenAddress, Settings};
 use crate::store::{self, StoreError};
 use crate::tls::{Tls, TlsError};
-use crate::upstream::Upstream;
-use crate::url::Carriers;
 
 use self::control::AdminControl;
+use self::reload::Reloader;
 
 /// Audit events a slow listener may lag behind.
 const TAP_EVENTS: usize = 1024;
-/// How often what is kept no longer is dropped.
-const PRUNE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Why it did not start.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +50,10 @@ pub enum StartError {
     Tls(#[from] TlsError),
     #[error("cannot listen on {addresses}")]
     Listen { addresses: String, source: std::io::Error },
+    #[error(
+        "the service manager passed on a socket for {0}, where server.listen and admin.listen have nothing"
+    )]
+    Left(String),
     #[error("cannot listen on {address} for the admin API")]
     AdminListen { address: SocketAddr, source: std::io::Error },
 }
@@ -67,42 +67,63 @@ pub struct Running {
     /// Every audit event from the start on.
     pub audit: broadcast::Receiver<AuditEvent>,
     pub metrics: Arc<Metrics>,
-    pub lifecycle: Lifecycle,
-    proxy: Arc<Proxy>,
-    tls: Option<Arc<Tls>>,
+    live: Arc<Live>,
+    reloader: Arc<Reloader>,
     workers: Workers,
     background: Vec<JoinHandle<()>>,
 }
 
-/// Starts everything; returns when requests are answered.
-pub async fn start(settings: Settings) -> Result<Running, StartError> {
+/// Starts everything; returns when requests are answered. `file` is where the settings are from, if
+/// they can be read again; `inherited` are sockets to use instead of
+/// new ones.
+pub async fn start(
+    settings: Settings,
+    file: Option<PathBuf>,
+    mut inherited: Inherited,
+    lifecycle: Lifecycle,
+) -> Result<Running, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::new(Metrics::new());
-    metrics.set_mode(settings.switches.mode);
-    let lifecycle = Lifecycle::new();
     let (tap, audit) = broadcast::channel(TAP_EVENTS);
-    let proxy = build(settings, clock, Arc::clone(&metrics), tap, lifecycle.clone()).await?;
-    let admin = listen_admin(&proxy).await?;
-    let tls = reload::load(&proxy)?;
-    let workers = start_workers(&proxy, tls.clone())?;
-    let addresses = workers.addresses().to_vec();
-    let mut background = vec![
-        tokio::spawn(sweep(Arc::clone(&proxy))),
-        tokio::spawn(flush(Arc::clone(&proxy))),
-        tokio::spawn(prune(Arc::clone(&proxy))),
-    ];
+    let proxy = build(settings, clock, Arc::clone(&metrics), tap, lifecycle).await?;
+    let admin = listen_admin(&proxy, &mut inherited)?;
+    let tls = reload::load_tls(&proxy.settings)?;
+    reload::announce(&proxy);
+    let tls = tls.map(|(tls, expiries)| {
+        reload::warn_of_expired(&proxy, &expiries);
+        Arc::new(tls)
+    });
+    let live = Arc::new(Live::new(proxy));
+    let edge = make_edge(&live, tls.clone());
+    let workers = start_workers(&live, &mut inherited, &edge)?;
+    let left: Vec<String> = inherited.left().map(ToString::to_string).collect();
+    if !left.is_empty() {
+        live.now().lifecycle.exit();
+        return Err(StartError::Left(left.join(", ")));
+    }
+    let tokens = live.now().settings.admin.as_ref().map(|admin| Tokens::new(&admin.tokens));
+    let reloader = Arc::new(Reloader {
+        live: Arc::clone(&live),
+        edge,
+        tls,
+        tokens: Arc::new(tokens.unwrap_or_else(|| Tokens::new(&[]))),
+        file,
+        turn: Mutex::default(),
+    });
+    let mut background = background::start(&live);
+    let life = live.now().lifecycle.clone();
+    background.push(tokio::spawn(supervisor::keep_alive(Arc::clone(&reloader.edge), life)));
     let admin_address = admin.as_ref().map(|(address, _)| *address);
     if let Some((_, listener)) = admin {
-        background.push(tokio::spawn(serve_admin(listener, Arc::clone(&proxy))));
+        background.push(tokio::spawn(serve_admin(listener, Arc::clone(&reloader))));
     }
     Ok(Running {
-        addresses,
+        addresses: workers.addresses().to_vec(),
         admin: admin_address,
         audit,
         metrics,
-        lifecycle,
-        proxy,
-        tls,
+        live,
+        reloader,
         workers,
         background,
     })
@@ -114,7 +135,7 @@ async fn build(
     metrics: Arc<Metrics>,
     tap: broadcast::Sender<AuditEvent>,
     lifecycle: Lifecycle,
-) -> Result<Arc<Proxy>, StartError> {
+) -> Result<Proxy, StartError> {
     let keyring = Keyring::open(&settings.store.key_file)?;
     let node = settings.server.node.clone();
     let audit =
@@ -127,52 +148,15 @@ async fn build(
     let store =
         store::sqlite::open(&path, settings.store.timeout_ms, feed).await.map_err(failed)?;
     let mut loaded = store.load().await.map_err(failed)?;
-    let noted = loaded.sessions.iter().filter(|session| session.would_end.is_some());
-    let noted: Vec<SessionId> = noted.map(|session| session.id).collect();
     let shapes = Shapes::new(std::mem::take(&mut loaded.shapes));
     registry.load(loaded);
-    let recorder = Recorder {
-        store,
-        registry: Arc::clone(&registry),
-        audit,
-        metrics: Arc::clone(&metrics),
-        clock: Arc::clone(&clock),
-        limits: settings.limits.clone(),
-        switches: settings.switches,
-        session: settings.session.clone(),
-    };
-    let carriers = match (settings.session.url_ids, settings.switches.mode) {
-        (UrlIds::Strip, Mode::Enforce) => {
-            let scopes = settings.scopes.iter().map(|scope| &scope.rules);
-            let all: Vec<_> = std::iter::once(&settings.rules).chain(scopes).collect();
-            Carriers::of(&all)
-        }
-        (UrlIds::Pass, _) | (_, Mode::Observe) => Carriers::default(),
-    };
-    let failed = AtomicBool::new(false);
-    if settings.switches.mode == Mode::Enforce {
-        let noted = recorder.forget_observed(&noted).await;
-        noted.map_err(|source| StartError::Store { path, source })?;
+    let lasting = Lasting { keyring, store, registry, audit, metrics, clock, shapes, lifecycle };
+    let proxy = Proxy::new(settings, lasting);
+    if proxy.recorder.enforces() {
+        let noted = proxy.registry.observed();
+        proxy.recorder.forget_observed(&noted).await.map_err(failed)?;
     }
-    let steps = Steps::new(settings.session.step_timeout_ms);
-    let of_scopes = settings.scopes.iter().filter_map(|scope| scope.probe.as_ref());
-    let asked = settings.probe.iter().chain(of_scopes);
-    let cache_ms = asked.clone().map(|probe| probe.cache_ms).min().unwrap_or_default();
-    let probes = Probes::new(cache_ms, asked.map(|probe| probe.rate).max().unwrap_or_default());
-    Ok(Arc::new(Proxy {
-        settings,
-        keyring,
-        registry,
-        recorder,
-        metrics,
-        clock,
-        shapes,
-        steps,
-        probes,
-        lifecycle,
-        carriers,
-        failed,
-    }))
+    Ok(proxy)
 }
 
 fn read_levels(proxy: &Proxy, edge: &Arc<Edge>) {
@@ -192,112 +176,80 @@ fn read_levels(proxy: &Proxy, edge: &Arc<Edge>) {
     });
 }
 
-fn start_workers(proxy: &Arc<Proxy>, tls: Option<Arc<Tls>>) -> Result<Workers, StartError> {
-    let refused = Arc::clone(proxy);
+fn make_edge(live: &Arc<Live>, tls: Option<Arc<Tls>>) -> Arc<Edge> {
+    let proxy = live.now();
+    let refused = Arc::clone(live);
     let hooks = Hooks {
         render: enforce::refuse_raw,
         answer: |refusal| enforce::refuse(refusal, Audience::Page, "-"),
         on_refused: Box::new(move |refusal, peer| {
+            let proxy = refused.now();
             if refusal == Refusal::InternalError {
                 // The edge reports this for a panic alone.
-                refused.metrics.panics.inc();
+                proxy.metrics.panics.inc();
             }
-            refused.refused(refusal, peer, "-");
+            proxy.refused(refusal, peer, "-");
         }),
     };
+    let edge = Edge::new(&proxy.settings.server, tls, hooks, proxy.lifecycle.clone());
+    let edge = Arc::new(edge);
+    read_levels(&proxy, &edge);
+    edge
+}
+
+fn start_workers(
+    live: &Arc<Live>,
+    inherited: &mut Inherited,
+    edge: &Arc<Edge>,
+) -> Result<Workers, StartError> {
+    let proxy = live.now();
     let settings = &proxy.settings.server;
-    let edge = Arc::new(Edge::new(settings, tls, hooks, proxy.lifecycle.clone()));
-    read_levels(proxy, &edge);
-    let shared = Arc::clone(proxy);
-    let make = move |_| {
-        let upstream = Upstream::new(&shared.settings.upstream);
-        Arc::new(Worker { proxy: Arc::clone(&shared), upstream })
-    };
-    Workers::start(settings, &edge, make).map_err(|source| {
+    let live = Arc::clone(live);
+    let make = move |_| Arc::new(LiveWorker::new(Arc::clone(&live)));
+    Workers::start(settings, inherited, edge, make).map_err(|source| {
         let addresses: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
         StartError::Listen { addresses: addresses.join(", "), source }
     })
 }
 
-async fn listen_admin(proxy: &Arc<Proxy>) -> Result<Option<(SocketAddr, TcpListener)>, StartError> {
+fn listen_admin(
+    proxy: &Proxy,
+    inherited: &mut Inherited,
+) -> Result<Option<(SocketAddr, TcpListener)>, StartError> {
     let Some(admin) = &proxy.settings.admin else {
         return Ok(None);
     };
-    let address = admin.listen;
-    let failed = |source| StartError::AdminListen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    Ok(Some((address, listener)))
+    let mut listen = || {
+        let listener = match inherited.take_tcp(admin.listen) {
+            Some(listener) => listener,
+            None => std::net::TcpListener::bind(admin.listen)?,
+        };
+        listener.set_nonblocking(true)?;
+        Ok((listener.local_addr()?, TcpListener::from_std(listener)?))
+    };
+    let failed = |source| StartError::AdminListen { address: admin.listen, source };
+    listen().map(Some).map_err(failed)
 }
 
-async fn serve_admin(listener: TcpListener, proxy: Arc<Proxy>) {
-    let tokens = proxy.settings.admin.as_ref().map(|admin| admin.tokens.clone());
-    let metrics = Arc::clone(&proxy.metrics);
-    let exit = proxy.lifecycle.exit_token().clone();
-    let control = Arc::new(AdminControl { proxy });
-    let served = admin::serve(listener, control, metrics, tokens.unwrap_or_default(), exit).await;
-    if let Err(error) = served {
+async fn serve_admin(listener: TcpListener, reloader: Arc<Reloader>) {
+    let proxy = reloader.live.now();
+    let (metrics, life) = (Arc::clone(&proxy.metrics), proxy.lifecycle.clone());
+    drop(proxy);
+    let exit = life.exit_token().clone();
+    let tokens = Arc::clone(&reloader.tokens);
+    let control = Arc::new(AdminControl { live: Arc::clone(&reloader.live), reloader });
+    if let Err(error) = admin::serve(listener, control, metrics, tokens, exit).await {
         tracing::error!(%error, "the admin listener failed");
-    }
-}
-
-/// Ends what has timed out.
-async fn sweep(proxy: Arc<Proxy>) {
-    let interval = Duration::from_millis(proxy.settings.session.sweep_interval_ms);
-    while pause(&proxy, interval).await {
-        loop {
-            let result = proxy.recorder.sweep().await;
-            let more = matches!(result, Ok(true));
-            note(&proxy, result.map(drop));
-            if !more {
-                break;
-            }
-        }
-    }
-}
-
-/// Writes last-seen times.
-async fn flush(proxy: Arc<Proxy>) {
-    let interval = Duration::from_millis(proxy.settings.session.flush_interval_ms);
-    while pause(&proxy, interval).await {
-        note(&proxy, proxy.recorder.flush().await);
-    }
-}
-
-/// Drops what is kept no longer.
-async fn prune(proxy: Arc<Proxy>) {
-    while pause(&proxy, PRUNE_INTERVAL).await {
-        note(&proxy, proxy.recorder.prune().await);
-    }
-}
-
-/// False when it is time to leave.
-async fn pause(proxy: &Proxy, interval: Duration) -> bool {
-    tokio::select! {
-        () = tokio::time::sleep(interval) => true,
-        () = proxy.lifecycle.drain_token().cancelled() => false,
-    }
-}
-
-fn note(proxy: &Proxy, result: Result<(), StoreError>) {
-    match result {
-        Ok(()) => {}
-        Err(StoreError::Stopped) => {
-            // Half alive is worse than dead: nothing could be revoked any more.
-            tracing::error!("the store has stopped; leaving");
-            proxy.failed.store(true, Ordering::Release);
-            proxy.lifecycle.exit();
-        }
-        Err(error) => tracing::warn!(%error, "background work on the store failed"),
     }
 }
 
 impl Running {
     /// Drains: no new connections, requests in flight finish, then everything is written.
     pub async fn shutdown(self) {
-        self.lifecycle.drain();
-        let grace = Duration::from_millis(self.proxy.settings.server.shutdown_grace_ms);
-        let lifecycle = self.lifecycle.clone();
+        let proxy = self.live.now();
+        let lifecycle = proxy.lifecycle.clone();
+        lifecycle.drain();
+        let grace = Duration::from_millis(proxy.settings.server.shutdown_grace_ms);
         let workers = self.workers;
         // The workers keep to the grace by themselves; this is the backstop.
         let joined = tokio::task::spawn_blocking(move || workers.join());
@@ -309,28 +261,28 @@ impl Running {
             // They end with the lifecycle; one that panicked has nothing left to do.
             let _ = task.await;
         }
-        if let Err(error) = self.proxy.recorder.flush().await {
+        if let Err(error) = proxy.recorder.flush().await {
             tracing::warn!(%error, "last-seen times of the last seconds are lost");
         }
-        self.proxy.recorder.store.close().await;
+        proxy.recorder.store.close().await;
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains; a second signal leaves at once. SIGHUP reloads
-    /// certificates. False if it left because something failed that cannot be mended.
-    pub async fn serve(self) -> bool {
-        let lifecycle = self.lifecycle.clone();
-        let signals = tokio::spawn(async move {
-            if let Err(error) = lifecycle.watch_signals().await {
-                tracing::error!(%error, "signals cannot be watched");
-                lifecycle.drain();
-            }
-        });
-        let reloads = tokio::spawn(reload::on_signals(Arc::clone(&self.proxy), self.tls.clone()));
-        self.lifecycle.drain_token().cancelled().await;
-        let proxy = Arc::clone(&self.proxy);
-        self.shutdown().await;
-        signals.abort();
+    /// Serves until the lifecycle stops, then drains. `hangup` reloads the configuration. False if
+    /// it left because something failed that cannot be mended.
+    pub async fn serve(self, hangup: Signal) -> bool {
+        let lifecycle = self.live.now().lifecycle.clone();
+        let reloader = Arc::clone(&self.reloader);
+        let reloads = tokio::spawn(async move { reloader.on_signals(hangup).await });
+        supervisor::ready();
+        lifecycle.stop_token().cancelled().await;
+        supervisor::stopping();
         reloads.abort();
-        !proxy.failed.load(Ordering::Acquire)
+        let delay = self.live.now().settings.server.shutdown_delay_ms;
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(delay)) => {}
+            () = lifecycle.drain_token().cancelled() => {}
+        }
+        self.shutdown().await;
+        !lifecycle.has_failed()
     }
 }

@@ -17,6 +17,8 @@ use crate::store::Retention;
 /// Everything, for one app.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Tells one text of the file from another: the first 12 hexadecimal digits of its SHA-256.
+    pub fingerprint: String,
     pub server: ServerSettings,
     pub upstream: UpstreamSettings,
     /// Sessions are counted per name.
@@ -145,6 +147,8 @@ pub struct ServerSettings {
     pub node: String,
     /// How long a drain waits for requests in flight.
     pub shutdown_grace_ms: u64,
+    /// How long it goes on as before, but not ready, when the end is asked for.
+    pub shutdown_delay_ms: u64,
     pub limits: ServerLimits,
 }
 
@@ -248,7 +252,7 @@ pub struct ServerLimits {
 }
 
 /// `[upstream]` and `[upstream.timeouts]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamSettings {
     /// `host:port`, resolved at each connect.
     pub authority: String,

@@ -2,6 +2,7 @@
 //! under what the same browser presents next. Nothing here is a session; nothing is stored.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -14,7 +15,7 @@ const NAME_BYTES_MAX: usize = 1024;
 
 /// Whose login is under way, by client.
 pub struct Steps {
-    kept_ms: i64,
+    kept_ms: AtomicI64,
     names: Mutex<Names>,
 }
 
@@ -31,7 +32,12 @@ struct Named {
 
 impl Steps {
     pub fn new(kept_ms: i64) -> Self {
-        Self { kept_ms, names: Mutex::default() }
+        Self { kept_ms: AtomicI64::new(kept_ms), names: Mutex::default() }
+    }
+
+    /// Another time to remember names for, in milliseconds; those that are remembered stay.
+    pub fn keep_for(&self, kept_ms: i64) {
+        self.kept_ms.store(kept_ms, Ordering::Relaxed);
     }
 
     /// Remembers a user as named in a step, in place of whom the same client named before. Returns
@@ -81,7 +87,7 @@ impl Steps {
     }
 
     fn is_over(&self, named: &Named, now: Timestamp) -> bool {
-        now.since_ms(named.since) >= self.kept_ms
+        now.since_ms(named.since) >= self.kept_ms.load(Ordering::Relaxed)
     }
 }
 

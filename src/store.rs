@@ -181,6 +181,9 @@ pub trait Store: Send + Sync {
     /// Answers when the store can write.
     async fn ping(&self) -> Result<(), StoreError>;
 
+    /// Ends when the store can do nothing any more, whatever the reason.
+    async fn stopped(&self);
+
     /// Statements run so far, for the metric and for the test that the request path runs none.
     fn statements(&self) -> u64;
 

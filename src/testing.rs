@@ -41,6 +41,7 @@ pub(crate) fn server_settings() -> ServerSettings {
         trusted_proxies: TrustedProxies::default(),
         node: "test".into(),
         shutdown_grace_ms: 30_000,
+        shutdown_delay_ms: 0,
         limits: ServerLimits {
             connections_max: 100,
             head_bytes_max: 64 * 1024,

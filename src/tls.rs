@@ -53,15 +53,11 @@ pub struct Expiry {
 }
 
 /// What handshakes need; it can be replaced while they go on.
-pub struct Tls {
-    settings: TlsSettings,
-    http2: bool,
-    current: ArcSwap<ServerConfig>,
-}
+pub struct Tls(ArcSwap<ServerConfig>);
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Tls").finish_non_exhaustive()
     }
 }
 
@@ -69,19 +65,16 @@ impl Tls {
     /// Reads all files.
     pub fn load(settings: &TlsSettings, http2: bool) -> Result<(Self, Vec<Expiry>), TlsError> {
         let (config, expiries) = read(settings, http2)?;
-        let current = ArcSwap::from_pointee(config);
-        Ok((Self { settings: settings.clone(), http2, current }, expiries))
+        Ok((Self(ArcSwap::from_pointee(config)), expiries))
     }
 
-    /// Reads all files again. New handshakes use them; if any cannot be used, all stays as it was.
-    pub fn reload(&self) -> Result<Vec<Expiry>, TlsError> {
-        let (config, expiries) = read(&self.settings, self.http2)?;
-        self.current.store(Arc::new(config));
-        Ok(expiries)
+    /// New handshakes use what the other has read.
+    pub fn replace(&self, other: &Self) {
+        self.0.store(other.0.load_full());
     }
 
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.current.load_full())
+        TlsAcceptor::from(self.0.load_full())
     }
 }
 

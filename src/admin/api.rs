@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -29,6 +29,7 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/sessions/{id}", get(show).delete(end))
         .route("/users/{user}", get(show_user))
         .route("/users/{user}/sessions", delete(end_user))
+        .route("/reload", post(reload))
 }
 
 /// A session as the API shows it.
@@ -188,6 +189,23 @@ async fn end(
     admin.control.find(id).await?.ok_or_else(session_unknown)?;
     let ended = admin.control.end(vec![id], &caller.name).await?;
     Ok(Json(Ended { ended }))
+}
+
+#[derive(Serialize)]
+struct Reloaded {
+    /// As in the metric `headcount_config_info`.
+    hash: String,
+}
+
+async fn reload(
+    State(admin): State<Arc<Admin>>,
+    Extension(caller): Extension<Caller>,
+) -> Answer<Reloaded> {
+    caller.require(AdminRole::Admin)?;
+    tracing::info!(target: "headcount::admin", by = &*caller.name, "reload");
+    let refused = |why| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "reload_refused", why);
+    let hash = admin.control.reload().await.map_err(refused)?;
+    Ok(Json(Reloaded { hash }))
 }
 
 #[derive(Serialize)]

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -51,9 +52,28 @@ impl Caller {
     }
 }
 
+/// The tokens in force.
+pub struct Tokens(ArcSwap<Vec<(Caller, [u8; 32])>>);
+
+impl Tokens {
+    pub fn new(tokens: &[AdminToken]) -> Self {
+        Self(ArcSwap::from_pointee(Self::known(tokens)))
+    }
+
+    /// Puts others in force, for calls that come from here on.
+    pub fn replace(&self, tokens: &[AdminToken]) {
+        self.0.store(Arc::new(Self::known(tokens)));
+    }
+
+    fn known(tokens: &[AdminToken]) -> Vec<(Caller, [u8; 32])> {
+        let caller = |token: &AdminToken| Caller { name: (&*token.name).into(), role: token.role };
+        tokens.iter().map(|token| (caller(token), token.digest)).collect()
+    }
+}
+
 /// The tokens, and who failed lately.
 pub(super) struct Gate {
-    tokens: Vec<(Caller, [u8; 32])>,
+    tokens: Arc<Tokens>,
     failures: Mutex<HashMap<IpAddr, Bucket>>,
 }
 
@@ -70,28 +90,28 @@ impl Bucket {
 }
 
 impl Gate {
-    pub(super) fn new(tokens: Vec<AdminToken>) -> Self {
-        let tokens = tokens
-            .into_iter()
-            .map(|token| (Caller { name: token.name.into(), role: token.role }, token.digest))
-            .collect();
+    pub(super) fn new(tokens: Arc<Tokens>) -> Self {
         Self { tokens, failures: Mutex::new(HashMap::new()) }
     }
 
     /// Whose secret this is. Every digest is compared, whether an earlier one matched or not.
-    fn caller(&self, secret: &[u8]) -> Option<&Caller> {
+    fn caller(&self, secret: &[u8]) -> Option<Caller> {
         if !(SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&secret.len()) {
             return None;
         }
         let digest: [u8; 32] = Sha256::digest(secret).into();
+        let tokens = self.tokens.0.load();
         let mut found = Choice::from(0);
         let mut position = 0_u32;
-        for (index, (_, known)) in (0_u32..).zip(&self.tokens) {
+        for (index, (_, known)) in (0_u32..).zip(&**tokens) {
             let same = known.ct_eq(&digest);
             position.conditional_assign(&index, same & !found);
             found |= same;
         }
-        bool::from(found).then(|| self.tokens.get(position as usize)).flatten().map(|(who, _)| who)
+        bool::from(found)
+            .then(|| tokens.get(position as usize))
+            .flatten()
+            .map(|(who, _)| who.clone())
     }
 
     /// Notes a failure; answers whether the address has failed too often.
@@ -128,7 +148,7 @@ pub(super) async fn require_token(
     } else {
         match bearer(request.headers()) {
             None => Err("token_missing"),
-            Some(secret) => admin.gate.caller(secret).cloned().ok_or("token_wrong"),
+            Some(secret) => admin.gate.caller(secret).ok_or("token_wrong"),
         }
     };
     let reason = match caller {
@@ -183,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_brake_is_per_address_bounded_and_lets_go() {
-        let gate = Gate::new(Vec::new());
+        let gate = Gate::new(Arc::new(Tokens::new(&[])));
         let now = Instant::now();
         let address = |number: u32| IpAddr::from(number.to_be_bytes());
         let allowed = (0..20).filter(|_| !gate.failed_too_often(address(1), now)).count();

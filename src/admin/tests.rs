@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::*;
 use crate::fetch::fetch;
 use crate::session::{EndReason, Ending};
-use crate::settings::AdminRole;
+use crate::settings::{AdminRole, AdminToken};
 
 const VIEWER: &str = "viewer-secret-0123456789";
 pub(crate) const OPERATOR: &str = "operator-secret-0123456789";
@@ -108,6 +108,14 @@ impl Control for Memory {
         Some(session.last_seen_at.plus_ms(1_000))
     }
 
+    async fn reload(&self) -> Result<String, String> {
+        self.not_ready.clone().map_or(Ok("0123456789ab".to_owned()), Err)
+    }
+
+    fn gets_on(&self) -> bool {
+        true
+    }
+
     async fn ready(&self) -> Result<(), String> {
         self.not_ready.clone().map_or(Ok(()), Err)
     }
@@ -130,11 +138,12 @@ pub(crate) async fn start(control: Memory) -> Running {
         role,
         digest: Sha256::digest(secret).into(),
     };
-    let tokens = vec![
+    let tokens = [
         token("eyes", AdminRole::Viewer, VIEWER),
         token("ops", AdminRole::Operator, OPERATOR),
         token("short", AdminRole::Admin, "short"),
     ];
+    let tokens = Arc::new(Tokens::new(&tokens));
     let shutdown = CancellationToken::new();
     let served = serve(listener, Arc::new(control), Arc::default(), tokens, shutdown.clone());
     tokio::spawn(served);

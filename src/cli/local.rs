@@ -5,7 +5,11 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::{FAILED, OK, USAGE};
+use crate::lifecycle::Lifecycle;
+use crate::listener::Inherited;
 use crate::rules::preset::{self, PRESETS};
 use crate::settings::{ClientAddress, LogFormat, LogSettings, Settings};
 use crate::terminal::{complain, safe, say};
@@ -26,19 +30,36 @@ pub(super) fn demo(exit: bool, port: u16) -> u8 {
 }
 
 pub(super) fn serve(config: &Path) -> u8 {
+    let inherited = match Inherited::from_env() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            complain(format!("headcount: a socket that was passed on cannot be used: {error}"));
+            return FAILED;
+        }
+    };
     let settings = match load(config) {
         Ok(settings) => settings,
         Err(code) => return code,
     };
     let guard = logging::init(settings.log, LOG_ENV, "info");
+    let file = config.to_owned();
     let served = run(async {
-        let running = server::start(settings).await?;
+        // Before anything else: a signal during the start must be obeyed too, and the first process
+        // of a container has no default for it.
+        let lifecycle = Lifecycle::new();
+        lifecycle.watch_signals()?;
+        let hangup = signal(SignalKind::hangup())?;
+        let stop = lifecycle.stop_token().clone();
+        let running = tokio::select! {
+            running = server::start(settings, Some(file), inherited, lifecycle) => running?,
+            () = stop.cancelled() => return Ok(true),
+        };
         guard.count_in(&running.metrics);
         let listen: Vec<String> = running.addresses.iter().map(ToString::to_string).collect();
         let listen = listen.join(", ");
         let admin = running.admin.map(|address| address.to_string());
         tracing::info!(listen, admin, version = env!("CARGO_PKG_VERSION"), "ready");
-        Ok(running.serve().await)
+        Ok(running.serve(hangup).await)
     });
     match served {
         Ok(true) => OK,

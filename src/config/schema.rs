@@ -53,6 +53,7 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
     ]);
     root.finish();
     Settings {
+        fingerprint: String::new(),
         server,
         upstream,
         app,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::{Edge, FRESH_GRACE, linger, reject};
+use super::{Edge, FRESH_GRACE, Terms, linger, reject};
 use crate::conn::Deadlines;
 use crate::peer::Peer;
 use crate::proxy_protocol;
@@ -55,12 +55,12 @@ pub(super) async fn arrive(
     mut socket: Socket,
     mut peer: Peer,
     edge: &Edge,
-    deadlines: Deadlines,
+    terms: &Terms,
 ) -> Option<Arrived> {
-    let entrance = &edge.entrance;
+    let (entrance, deadlines) = (&terms.entrance, terms.deadlines);
     let arriving = async {
         if entrance.proxy_protocol {
-            peer = introduced(&mut socket, peer, edge, deadlines).await?;
+            peer = introduced(&mut socket, peer, edge, terms).await?;
         }
         match &entrance.tls {
             Some(tls) if socket.is_tcp() => shake_hands(socket, peer, tls, edge, deadlines).await,
@@ -82,17 +82,13 @@ pub(super) async fn arrive(
 }
 
 /// Whom the PROXY header names. It has to come first, from whom it may, and in time.
-async fn introduced(
-    socket: &mut Socket,
-    peer: Peer,
-    edge: &Edge,
-    deadlines: Deadlines,
-) -> Option<Peer> {
+async fn introduced(socket: &mut Socket, peer: Peer, edge: &Edge, terms: &Terms) -> Option<Peer> {
+    let deadlines = terms.deadlines;
     let refuse = || {
         (edge.hooks.on_refused)(Refusal::ProxyProtocol, peer);
         None
     };
-    let trusted = &edge.entrance.trusted_proxies;
+    let trusted = &terms.entrance.trusted_proxies;
     if !trusted.is_empty() && !trusted.contain(peer.ip()) {
         return refuse();
     }

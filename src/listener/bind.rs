@@ -20,6 +20,8 @@ const BACKLOG: i32 = 1024;
 #[derive(Debug)]
 pub enum Listening {
     Tcp(StdTcpListener),
+    /// Opened and held open by somebody else.
+    InheritedTcp(StdTcpListener),
     Unix(StdUnixListener),
 }
 
@@ -27,16 +29,20 @@ impl Listening {
     /// Where it listens, with the real port; `wanted` is what was asked for.
     pub fn address(&self, wanted: &ListenAddress) -> io::Result<ListenAddress> {
         match self {
-            Self::Tcp(listener) => listener.local_addr().map(ListenAddress::Tcp),
+            Self::Tcp(listener) | Self::InheritedTcp(listener) => {
+                listener.local_addr().map(ListenAddress::Tcp)
+            }
             Self::Unix(_) => Ok(wanted.clone()),
         }
     }
 
     /// One more for another thread. Those of a TCP address are bound anew, so that the kernel spreads
-    /// connections over them; a unix socket has only one queue, which they share.
+    /// connections over them; a unix socket, and one that was inherited, has only one queue, which
+    /// they share.
     pub fn another(&self, address: &ListenAddress) -> io::Result<Self> {
         match self {
             Self::Tcp(_) => bind(address, true, 0),
+            Self::InheritedTcp(listener) => listener.try_clone().map(Self::InheritedTcp),
             Self::Unix(listener) => listener.try_clone().map(Self::Unix),
         }
     }
@@ -134,8 +140,14 @@ impl TryFrom<Listening> for Listener {
 
     fn try_from(listening: Listening) -> io::Result<Self> {
         match listening {
-            Listening::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
-            Listening::Unix(listener) => UnixListener::from_std(listener).map(Self::Unix),
+            Listening::Tcp(listener) | Listening::InheritedTcp(listener) => {
+                listener.set_nonblocking(true)?;
+                TcpListener::from_std(listener).map(Self::Tcp)
+            }
+            Listening::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                UnixListener::from_std(listener).map(Self::Unix)
+            }
         }
     }
 }

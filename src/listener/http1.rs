@@ -54,14 +54,14 @@ pub(super) async fn serve<S: Service>(
         peer,
         Arc::clone(&state),
         hooks,
-        server.deadlines,
+        server.terms.deadlines,
         Box::new(permit),
     );
     let service = service_fn(|request: Request<Incoming>| {
         state.requested(!http_body::Body::is_end_stream(request.body()));
         answer(peer, request, Arc::clone(&server), Arc::clone(&state))
     });
-    let served = server.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
+    let served = server.terms.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
     let lifecycle = &server.edge.lifecycle;
     let mut served = pin!(served);
     let mut drain = pin!(lifecycle.drain_token().cancelled());

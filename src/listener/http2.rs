@@ -78,7 +78,7 @@ pub(super) async fn serve<S: Service>(
 ) {
     let state = Arc::new(ConnState::tunnel());
     let hooks = Arc::clone(&server.edge.hooks);
-    let io = Guarded::new(transport, peer, state, hooks, server.deadlines, Box::new(permit));
+    let io = Guarded::new(transport, peer, state, hooks, server.terms.deadlines, Box::new(permit));
     let streams = Streams::new();
     let service = service_fn(|request: Request<Incoming>| {
         let (server, stream) = (Arc::clone(&server), streams.begin());
@@ -88,7 +88,7 @@ pub(super) async fn serve<S: Service>(
             Ok::<_, std::convert::Infallible>(stream.wrap(response))
         }
     });
-    let served = server.http2.serve_connection(TokioIo::new(io), service);
+    let served = server.terms.http2.serve_connection(TokioIo::new(io), service);
     let lifecycle = &server.edge.lifecycle;
     let mut served = pin!(served);
     let mut drain = pin!(lifecycle.drain_token().cancelled());
@@ -109,7 +109,7 @@ pub(super) async fn serve<S: Service>(
         // A new connection may say what it came for.
         let leave =
             draining.is_some_and(|since| !streams.is_new() || fresh.poll(since + FRESH_GRACE, cx));
-        let advice = streams.advise(&server.deadlines, &mut idle, cx);
+        let advice = streams.advise(&server.terms.deadlines, &mut idle, cx);
         if advice == Advice::Abort {
             tracing::debug!(%peer, "the client takes nothing");
             return Poll::Ready(Ok(()));

@@ -100,7 +100,7 @@ fn start(change: impl FnOnce(&mut ServerSettings)) -> Running {
     let (site, edge) = (Arc::new(Site::default()), edge(&settings, &refusals));
     let life = edge.lifecycle().clone();
     let service = Arc::clone(&site);
-    let served = tokio::spawn(async move { serve(listener, service, &settings, edge).await });
+    let served = tokio::spawn(async move { serve(listener, service, edge).await });
     Running { address, site, life, served, refusals }
 }
 

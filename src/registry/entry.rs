@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +19,8 @@ const USE_AFTER_END_MS: i64 = 60_000;
 pub struct Entry {
     pub id: SessionId,
     pub user: Option<User>,
-    pub limit: Arc<Limit>,
+    /// Another one after the limits have changed.
+    limit: ArcSwap<Limit>,
     pub created_at: Timestamp,
     renewed_at: AtomicI64,
     last_seen_at: AtomicI64,
@@ -45,7 +47,7 @@ impl Entry {
         Self {
             id: session.id,
             user: session.user.clone(),
-            limit,
+            limit: ArcSwap::new(limit),
             created_at: session.created_at,
             renewed_at: AtomicI64::new(session.renewed_at.0),
             last_seen_at: AtomicI64::new(session.last_seen_at.0),
@@ -101,9 +103,13 @@ impl Entry {
         self.ending().is_none() && self.rest.lock().would_end.is_none()
     }
 
+    pub(super) fn set_limit(&self, limit: Arc<Limit>) {
+        self.limit.store(limit);
+    }
+
     /// Why it is over although nobody ended it.
     pub fn expiry(&self, now: Timestamp) -> Option<EndReason> {
-        policy::expiry(&self.limit, self.renewed_at(), self.last_seen_at(), now)
+        policy::expiry(&self.limit.load(), self.renewed_at(), self.last_seen_at(), now)
     }
 
     /// The client of the last login.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::entry::Entry;
-use crate::policy::Limits;
+use crate::policy::{Limit, Limits};
 use crate::session::{Key, KeyUse, Session, SessionId, SessionKey, Timestamp};
 
 /// Different User-Agents shared between sessions; beyond that sharing starts anew.
@@ -53,6 +53,16 @@ impl Table {
             agents: HashSet::new(),
             live: 0,
         }
+    }
+
+    /// Other limits, for sessions to come.
+    pub(super) fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// The limit of this session's user by the limits in force.
+    pub(super) fn limit_of(&self, entry: &Entry) -> Arc<Limit> {
+        Arc::clone(self.limits.of(entry.user.as_deref()))
     }
 
     pub(super) fn reserve(&mut self, keys: usize) {

@@ -211,6 +211,10 @@ impl Store for SqliteStore {
         self.call(Command::Ping).await
     }
 
+    async fn stopped(&self) {
+        self.commands.closed().await;
+    }
+
     fn statements(&self) -> u64 {
         self.statements.load(Ordering::Relaxed)
     }

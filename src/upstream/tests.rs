@@ -98,7 +98,7 @@ async fn start(change: impl FnOnce(&mut ServerSettings, &mut UpstreamSettings)) 
     let hooks = Hooks { render, answer, on_refused: Box::new(|_, _| {}) };
     let edge = Arc::new(Edge::new(&settings, None, hooks, Lifecycle::new()));
     let service = Arc::clone(&relay);
-    tokio::spawn(async move { serve(listener, service, &settings, edge).await });
+    tokio::spawn(async move { serve(listener, service, edge).await });
     Running { address, app, relay }
 }
 

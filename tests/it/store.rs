@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use headcount::policy::{Limit, OnLimit};
-use headcount::session::{EndReason, Timestamp};
+use headcount::session::{EndReason, SessionId, Timestamp};
 use headcount::store::{
-    Decide, Decision, Feed, Listing, Loaded, Plan, Retention, Scope, Store, StoreError, sqlite,
+    Committed, Decide, Decision, Feed, Listing, Loaded, Plan, Retention, Scope, Store, StoreError,
+    sqlite,
 };
 
 use sqlx::{ConnectOptions, Connection};
@@ -88,6 +89,33 @@ async fn a_second_process_is_refused_until_the_first_closes() {
     assert!(matches!(store.ping().await, Err(StoreError::Stopped)));
     store.close().await;
     try_open(&path).await.unwrap().close().await;
+}
+
+/// A feed with a defect.
+struct Panics;
+
+impl Feed for Panics {
+    fn committed(&self, _: Committed) {
+        panic!("injected");
+    }
+
+    fn last_seen_at(&self, _: SessionId) -> Option<Timestamp> {
+        None
+    }
+}
+
+/// Whoever waits for the end of the store is told at once, so that the process can leave.
+#[tokio::test]
+async fn a_writer_that_panics_ends_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("headcount.db");
+    let store = sqlite::open(&path, TIMEOUT_MS, Arc::new(Panics)).await.unwrap();
+    let soon = Duration::from_millis(300);
+    assert!(tokio::time::timeout(soon, store.stopped()).await.is_err(), "not yet");
+    let (scope, decide) = login(1, "ann", 1, &limit(1));
+    assert!(store.transact(scope, decide).await.is_err());
+    tokio::time::timeout(soon, store.stopped()).await.unwrap();
+    assert!(matches!(store.ping().await, Err(StoreError::Stopped)));
 }
 
 /// Not a test by itself: the process that the next one kills.

@@ -66,6 +66,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
             "config",
             &[
                 "diagnostic",
+                "fixed",
                 "reader",
                 "schema",
                 "schema/enforcement",
@@ -85,7 +86,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ),
         ("headers", &[]),
         ("issue", &[]),
-        ("listener", &["arrival", "bind", "http1", "http2", "workers"]),
+        ("listener", &["arrival", "bind", "http1", "http2", "inherited", "pulse", "workers"]),
     ],
     &[(
         "proxy",
@@ -93,6 +94,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
             "answer",
             "app_logout",
             "guest",
+            "live",
             "login",
             "own_request",
             "payload",
@@ -101,7 +103,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
             "watch",
         ],
     )],
-    &[("server", &["control", "reload"])],
+    &[("server", &["background", "control", "reload", "supervisor"])],
     &[
         ("demo", &["app", "story", "story/browser"]),
         (

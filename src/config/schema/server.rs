@@ -36,6 +36,7 @@ pub(super) fn server(root: &mut Table<'_>, context: &Context<'_>) -> ServerSetti
     let node = node.map(|node| node.value);
     let from_env = || (context.env)("HOSTNAME").filter(|name| super::is_plain_name(name));
     let shutdown_grace_ms = server.duration("shutdown_grace", 30 * SECOND, 0..=DAY);
+    let shutdown_delay_ms = server.duration("shutdown_delay", 0, 0..=DAY / 24);
     let limits = limits(&mut server);
     let words = [("off", false), ("required", true)];
     let proxy_protocol = server.choice("proxy_protocol", false, &words, &[]);
@@ -53,6 +54,7 @@ pub(super) fn server(root: &mut Table<'_>, context: &Context<'_>) -> ServerSetti
         trusted_proxies,
         node: node.or_else(from_env).unwrap_or_else(|| "headcount".to_owned()),
         shutdown_grace_ms,
+        shutdown_delay_ms,
         limits,
     }
 }

@@ -264,7 +264,7 @@ fn certificates_are_reloaded_under_load() {
     eventually("the failure is counted", || (count(&proxy, failed) == 1).then_some(()));
     let log = proxy.log().join("\n");
     assert!(
-        log.contains("certificates not reloaded") && log.contains("is not the key of"),
+        log.contains("configuration not reloaded") && log.contains("is not the key of"),
         "{log}"
     );
     assert!(serial().contains("renewed"));
@@ -277,7 +277,7 @@ fn a_hangup_without_certificates_ends_nothing() {
     let proxy = proxy(&app, "");
     proxy.signal("HUP");
     eventually("it says so", || {
-        proxy.log().into_iter().find(|line| line.contains("nothing to reload"))
+        proxy.log().into_iter().find(|line| line.contains("configuration reloaded"))
     });
     assert_eq!(Curl::new(&proxy, &[]).get("http://shop.test/", &[]).status, 200);
 }

@@ -24,7 +24,12 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it. Its standard input stays open as long as this process lives.
     pub(crate) fn start(name: &str, command: &mut Command) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Self::start_reading(name, command, Stdio::piped())
+    }
+
+    /// Starts it with something else as its standard input.
+    pub(crate) fn start_reading(name: &str, command: &mut Command, input: Stdio) -> Self {
+        command.stdin(input).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(error) => panic!("{command:?}: {error}"),

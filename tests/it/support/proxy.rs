@@ -1,9 +1,11 @@
 //! Headcount itself: the real binary as a child process, with a configuration in a folder of its
 //! own, its log, its audit trail and its admin API.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -24,8 +26,7 @@ pub(crate) struct Proxy {
     upstream: SocketAddr,
     preset: Option<String>,
     toml: String,
-    /// Logs at the finest level.
-    traced: bool,
+    kind: Kind,
     pub(crate) address: SocketAddr,
     pub(crate) admin_address: SocketAddr,
     process: Process,
@@ -34,12 +35,17 @@ pub(crate) struct Proxy {
 }
 
 /// In what circumstances it runs.
-#[derive(Clone, Copy, Default)]
-struct Kind {
+#[derive(Clone, Default)]
+pub(crate) struct Kind {
     /// No file may grow beyond so much.
-    file_kib: Option<u32>,
+    pub(crate) file_kib: Option<u32>,
     /// With the log at its finest level.
-    traced: bool,
+    pub(crate) traced: bool,
+    /// A socket that is passed on to it, as a service manager does; `server.listen` says where it
+    /// listens.
+    pub(crate) listener: Option<Arc<TcpListener>>,
+    /// What the environment has besides.
+    pub(crate) env: Vec<(&'static str, String)>,
 }
 
 impl Proxy {
@@ -65,7 +71,12 @@ impl Proxy {
     }
 
     #[track_caller]
-    fn start_as(upstream: SocketAddr, preset: Option<&str>, toml: &str, kind: Kind) -> Self {
+    pub(crate) fn start_as(
+        upstream: SocketAddr,
+        preset: Option<&str>,
+        toml: &str,
+        kind: Kind,
+    ) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let dir = tempfile::Builder::new()
             .prefix("proxy-")
@@ -74,10 +85,9 @@ impl Proxy {
         std::fs::write(dir.path().join("tests.token"), ADMIN_SECRET).unwrap();
         let (preset, toml) = (preset.map(str::to_owned), toml.to_owned());
         let config = configuration(upstream, preset.as_deref(), &toml, any, any);
-        let (process, address, admin_address) = run(&dir, &config, kind);
-        let traced = kind.traced;
+        let (process, address, admin_address) = run(&dir, &config, &kind);
         let earlier = Vec::new();
-        Self { dir, upstream, preset, toml, traced, address, admin_address, process, earlier }
+        Self { dir, upstream, preset, toml, kind, address, admin_address, process, earlier }
     }
 
     /// A fresh browser on the proxied site.
@@ -101,6 +111,11 @@ impl Proxy {
         self.process.signal(name);
     }
 
+    /// How it ended, if it did.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.ended()
+    }
+
     /// Stops it as a service manager does.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         self.process.terminate()
@@ -119,6 +134,27 @@ impl Proxy {
         self.restart();
     }
 
+    /// Changes a line of its configuration file, in one step; it does not know of that yet.
+    #[track_caller]
+    pub(crate) fn edit(&mut self, from: &str, to: &str) {
+        let text = self.configuration();
+        assert!(text.contains(from), "{from} is not in the configuration");
+        self.toml = self.toml.replace(from, to);
+        self.write_configuration(&text.replace(from, to));
+    }
+
+    /// Its configuration file as it is.
+    pub(crate) fn configuration(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("headcount.toml")).unwrap()
+    }
+
+    /// Puts another configuration file in place of the one there is.
+    pub(crate) fn write_configuration(&self, text: &str) {
+        let new = self.dir.path().join("new.toml");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.dir.path().join("headcount.toml")).unwrap();
+    }
+
     /// Starts it again after [`Self::terminate`] or [`Self::kill9`], on the same addresses.
     #[track_caller]
     pub(crate) fn start_again(&mut self) {
@@ -126,8 +162,8 @@ impl Proxy {
         let preset = self.preset.as_deref();
         let (listen, admin) = (self.address, self.admin_address);
         let config = configuration(self.upstream, preset, &self.toml, listen, admin);
-        let kind = Kind { traced: self.traced, ..Kind::default() };
-        (self.process, self.address, self.admin_address) = run(&self.dir, &config, kind);
+        self.kind.file_kib = None;
+        (self.process, self.address, self.admin_address) = run(&self.dir, &config, &self.kind);
     }
 
     #[track_caller]
@@ -228,21 +264,31 @@ admin.tokens = [{{ name = "tests", role = "admin", secret_file = "tests.token" }
 
 /// Runs the binary until it says that it is ready, and on which addresses.
 #[track_caller]
-fn run(dir: &TempDir, config: &str, kind: Kind) -> (Process, SocketAddr, SocketAddr) {
+fn run(dir: &TempDir, config: &str, kind: &Kind) -> (Process, SocketAddr, SocketAddr) {
     std::fs::write(dir.path().join("headcount.toml"), config).unwrap();
     let program = env!("CARGO_BIN_EXE_headcount");
-    let mut command = Command::new(kind.file_kib.map_or(program, |_| "sh"));
+    let by_shell = kind.file_kib.is_some() || kind.listener.is_some();
+    let mut command = Command::new(if by_shell { "sh" } else { program });
     if let Some(kib) = kind.file_kib {
         // The shell counts in blocks of 512 bytes. Without the trap the first write too many would
         // kill instead of fail.
         let limited = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", kib * 2);
         command.args(["-c", &limited, program]);
     }
+    let input = match &kind.listener {
+        None => Stdio::piped(),
+        Some(listener) => {
+            let passing = "export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" \"$@\" 3<&0 </dev/null";
+            command.args(["-c", passing, program]);
+            Stdio::from(OwnedFd::from(listener.try_clone().unwrap()))
+        }
+    };
+    command.envs(kind.env.iter().map(|(name, value)| (name, value)));
     command.args(["serve", "-c", "headcount.toml"]).current_dir(dir.path());
     if kind.traced {
         command.env("HEADCOUNT_LOG", "trace");
     }
-    let mut process = Process::start("headcount", &mut command);
+    let mut process = Process::start_reading("headcount", &mut command, input);
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some((address, admin)) = process.lines().iter().find_map(|line| ready(line)) {

@@ -1,0 +1,172 @@
+//! The settings in force, and their replacement while requests are under way: a request reads them
+//! once, and keeps what it read. What new settings must satisfy is the business of `server.rs`.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use super::{Proxy, Worker};
+use crate::audit::AuditLog;
+use crate::body::Body;
+use crate::clock::Clock;
+use crate::issue::Shapes;
+use crate::keyring::Keyring;
+use crate::lifecycle::Lifecycle;
+use crate::listener::Service;
+use crate::metrics::Metrics;
+use crate::peer::Peer;
+use crate::probes::Probes;
+use crate::recorder::Recorder;
+use crate::registry::Registry;
+use crate::session::Mode;
+use crate::settings::{Settings, UrlIds};
+use crate::steps::Steps;
+use crate::store::Store;
+use crate::upstream::Upstream;
+use crate::url::Carriers;
+
+/// The [`Proxy`] in force.
+pub struct Live(ArcSwap<Proxy>);
+
+impl Live {
+    pub fn new(proxy: Proxy) -> Self {
+        Self(ArcSwap::from_pointee(proxy))
+    }
+
+    /// What is in force now. Keep it for one request or one round of work, no longer.
+    pub fn now(&self) -> Arc<Proxy> {
+        self.0.load_full()
+    }
+
+    /// Puts another in force, for requests that begin from here on; gives back the one before.
+    pub fn replace(&self, proxy: Proxy) -> Arc<Proxy> {
+        self.0.swap(Arc::new(proxy))
+    }
+}
+
+/// What outlives a change of settings.
+pub struct Lasting {
+    pub keyring: Keyring,
+    pub store: Arc<dyn Store>,
+    pub registry: Arc<Registry>,
+    pub audit: Arc<AuditLog>,
+    pub metrics: Arc<Metrics>,
+    pub clock: Arc<dyn Clock>,
+    pub shapes: Shapes,
+    pub lifecycle: Lifecycle,
+}
+
+impl Proxy {
+    /// The first one.
+    pub fn new(settings: Settings, lasting: Lasting) -> Self {
+        let Lasting { keyring, store, registry, audit, metrics, clock, shapes, lifecycle } =
+            lasting;
+        let (cache_ms, rate) = probe_bounds(&settings);
+        Self {
+            keyring: Arc::new(keyring),
+            recorder: Recorder {
+                store,
+                registry: Arc::clone(&registry),
+                audit,
+                metrics: Arc::clone(&metrics),
+                clock: Arc::clone(&clock),
+                limits: settings.limits.clone(),
+                switches: settings.switches,
+                session: settings.session.clone(),
+            },
+            registry,
+            metrics,
+            clock,
+            shapes: Arc::new(shapes),
+            steps: Arc::new(Steps::new(settings.session.step_timeout_ms)),
+            probes: Arc::new(Probes::new(cache_ms, rate)),
+            lifecycle,
+            carriers: carriers(&settings),
+            settings,
+        }
+    }
+
+    /// The same under other settings.
+    pub fn with(&self, settings: Settings) -> Self {
+        let (cache_ms, rate) = probe_bounds(&settings);
+        self.probes.set_bounds(cache_ms, rate);
+        self.steps.keep_for(settings.session.step_timeout_ms);
+        Self {
+            keyring: Arc::clone(&self.keyring),
+            recorder: Recorder {
+                limits: settings.limits.clone(),
+                switches: settings.switches,
+                session: settings.session.clone(),
+                ..self.recorder.clone()
+            },
+            registry: Arc::clone(&self.registry),
+            metrics: Arc::clone(&self.metrics),
+            clock: Arc::clone(&self.clock),
+            shapes: Arc::clone(&self.shapes),
+            steps: Arc::clone(&self.steps),
+            probes: Arc::clone(&self.probes),
+            lifecycle: self.lifecycle.clone(),
+            carriers: carriers(&settings),
+            settings,
+        }
+    }
+}
+
+/// How long an answer of a probe counts, and how many there may be in a second.
+fn probe_bounds(settings: &Settings) -> (i64, u32) {
+    let of_scopes = settings.scopes.iter().filter_map(|scope| scope.probe.as_ref());
+    let asked = settings.probe.iter().chain(of_scopes);
+    let cache_ms = asked.clone().map(|probe| probe.cache_ms).min().unwrap_or_default();
+    (cache_ms, asked.map(|probe| probe.rate).max().unwrap_or_default())
+}
+
+fn carriers(settings: &Settings) -> Carriers {
+    match (settings.session.url_ids, settings.switches.mode) {
+        (UrlIds::Strip, Mode::Enforce) => {
+            let scopes = settings.scopes.iter().map(|scope| &scope.rules);
+            let all: Vec<_> = std::iter::once(&settings.rules).chain(scopes).collect();
+            Carriers::of(&all)
+        }
+        (UrlIds::Pass, _) | (_, Mode::Observe) => Carriers::default(),
+    }
+}
+
+/// One data-plane thread, under whatever settings are in force.
+pub struct LiveWorker {
+    live: Arc<Live>,
+    worker: ArcSwap<Worker>,
+}
+
+impl LiveWorker {
+    /// To be called within the thread's runtime.
+    pub fn new(live: Arc<Live>) -> Self {
+        let proxy = live.now();
+        let upstream = Upstream::new(&proxy.settings.upstream);
+        Self { live, worker: ArcSwap::from_pointee(Worker { proxy, upstream }) }
+    }
+
+    fn worker(&self) -> Arc<Worker> {
+        let worker = self.worker.load();
+        let proxy = self.live.0.load();
+        if Arc::ptr_eq(&worker.proxy, &proxy) {
+            return Guard::into_inner(worker);
+        }
+        // Connections to the app stay, unless it is another app, or spoken to in another way.
+        let upstream = if worker.proxy.settings.upstream == proxy.settings.upstream {
+            worker.upstream.clone()
+        } else {
+            Upstream::new(&proxy.settings.upstream)
+        };
+        let worker = Arc::new(Worker { proxy: Guard::into_inner(proxy), upstream });
+        self.worker.store(Arc::clone(&worker));
+        worker
+    }
+}
+
+impl Service for LiveWorker {
+    async fn call(&self, peer: Peer, request: Request<Incoming>) -> Response<Body> {
+        self.worker().answer(peer, request).await
+    }
+}

@@ -1,0 +1,186 @@
+//! One process in place of another: the sockets stay with the service manager, which is told how
+//! things are.
+
+use std::net::TcpListener;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Instant;
+
+use super::*;
+use crate::support::eventually;
+use crate::support::proxy::Kind;
+
+/// A listening socket as a service manager makes it, and the proxy that gets it.
+#[track_caller]
+fn activated(app: &LegacyApp, keys: &str) -> (Arc<TcpListener>, Proxy) {
+    let listener = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = listener.local_addr().unwrap();
+    let kind = Kind { listener: Some(Arc::clone(&listener)), ..Kind::default() };
+    let toml = format!("server.listen = \"{address}\"\n{keys}\n{RULES}");
+    (listener, Proxy::start_as(app.address, None, &toml, kind))
+}
+
+/// One request after the other until it is over, on fresh and on kept connections by turns. What
+/// comes back from a kept connection that closes unanswered is sent again, as every client does.
+fn client(address: SocketAddr, pause: Duration, over: &AtomicBool) -> u64 {
+    let mut kept: Option<Connection> = None;
+    let mut served = 0;
+    while !over.load(Ordering::Relaxed) {
+        let next = Instant::now() + pause;
+        let on_kept = kept.as_mut().filter(|_| served % 4 != 0);
+        let answer = on_kept.and_then(|connection| ask(connection, address, "/").ok());
+        let answer = answer.unwrap_or_else(|| {
+            let mut fresh = Connection::open(address).expect("no connection is refused");
+            let answer = ask(&mut fresh, address, "/").expect("no request fails");
+            kept = Some(fresh);
+            answer
+        });
+        assert!(answer.starts_with("app"), "{answer}");
+        served += 1;
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    served
+}
+
+/// Restarts under 500 requests per second; how many were served.
+fn restarts(rounds: u32) -> u64 {
+    const CLIENTS: u32 = 20;
+    let app = app("app");
+    let (_listener, mut proxy) = activated(&app, "limit.max_sessions = 1");
+    let (address, over) = (proxy.address, AtomicBool::new(false));
+    let mut alice = signed_in(&proxy, "alice");
+    let started = Instant::now();
+    let served: u64 = thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| scope.spawn(|| client(address, Duration::from_millis(40), &over)))
+            .collect();
+        let beginning = app.arrived().len();
+        for _ in 0..rounds {
+            proxy.restart();
+            // Some of the load before the next.
+            thread::sleep(Duration::from_millis(100));
+        }
+        assert!(app.arrived().len() > beginning);
+        over.store(true, Ordering::Relaxed);
+        clients.into_iter().map(|client| client.join().unwrap()).sum()
+    });
+    let took = started.elapsed();
+    println!("{rounds} restarts in {took:?}, {served} requests, none failed");
+    assert_eq!(alice.get("/").status, 200, "sessions survive");
+    served
+}
+
+#[test]
+fn restarts_refuse_nobody() {
+    let served = restarts(15);
+    assert!(served > 15 * 20, "{served}");
+}
+
+#[test]
+fn soak_five_hundred_restarts() {
+    if std::env::var_os("HEADCOUNT_SOAK").is_some() {
+        assert!(restarts(500) > 500 * 20);
+    }
+}
+
+#[test]
+fn who_comes_while_nobody_is_there_is_answered_by_the_next() {
+    let app = app("app");
+    let (listener, mut proxy) = activated(&app, "limit.max_sessions = 1\nserver.workers = 1");
+    assert!(proxy.terminate().success());
+    let address = listener.local_addr().unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let mut connection = Connection::open(address).unwrap();
+            ask(&mut connection, address, "/").unwrap()
+        });
+        thread::sleep(Duration::from_millis(300));
+        assert!(!waiting.is_finished());
+        proxy.start_again();
+        assert!(waiting.join().unwrap().starts_with("app"));
+    });
+}
+
+#[test]
+fn a_socket_that_no_key_is_for_is_an_error() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let toml = "server.listen = \"127.0.0.1:0\"\nupstream.url = \"http://127.0.0.1:9\"\n\
+                app.preset = \"django\"\nlimit.max_sessions = 1\n";
+    std::fs::write(folder.path().join("headcount.toml"), toml).unwrap();
+    let passing = "export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" serve -c headcount.toml 3<&0";
+    let output = std::process::Command::new("sh")
+        .args(["-c", passing, env!("CARGO_BIN_EXE_headcount")])
+        .current_dir(folder.path())
+        .stdin(std::os::fd::OwnedFd::from(listener))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("passed on a socket for {address}")), "{said}");
+}
+
+/// What a service manager hears, in order.
+struct Supervisor {
+    socket: UnixDatagram,
+    path: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Supervisor {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self { socket, path, _folder: folder }
+    }
+
+    /// The next message but for signs of life.
+    #[track_caller]
+    fn next(&self) -> String {
+        loop {
+            let message = self.any();
+            if message != "WATCHDOG=1" {
+                return message;
+            }
+        }
+    }
+
+    #[track_caller]
+    fn any(&self) -> String {
+        let mut bytes = [0; 512];
+        let length = self.socket.recv(&mut bytes).expect("the manager hears something");
+        String::from_utf8_lossy(&bytes[..length]).trim().to_owned()
+    }
+}
+
+#[test]
+fn the_service_manager_is_told() {
+    let (app, manager) = (app("app"), Supervisor::new());
+    let env = vec![
+        ("NOTIFY_SOCKET", manager.path.display().to_string()),
+        ("WATCHDOG_USEC", "400000".to_owned()),
+    ];
+    let toml = format!("limit.max_sessions = 1\n{RULES}");
+    let kind = Kind { env, ..Kind::default() };
+    let mut proxy = Proxy::start_as(app.address, None, &toml, kind);
+    assert_eq!(manager.next(), "READY=1");
+    for _ in 0..3 {
+        assert_eq!(manager.any(), "WATCHDOG=1");
+    }
+    proxy.signal("HUP");
+    let reloading = manager.next();
+    let at = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
+    assert!(at.parse::<u64>().unwrap() > 0);
+    assert_eq!(manager.next(), "READY=1");
+    eventually("the reload is done", || {
+        (count(&proxy, "headcount_reloads_total{outcome=\"done\"}") == 1).then_some(())
+    });
+    assert!(proxy.terminate().success());
+    assert_eq!(manager.next(), "STOPPING=1");
+}
