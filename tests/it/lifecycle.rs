@@ -1,6 +1,7 @@
 //! From the start to the end of the process: another configuration while it runs, the way out, and
 //! what stands in its place afterwards. The proxy is the real one, before a scripted app.
 
+mod deploy;
 mod drain;
 mod reload;
 mod restart;
