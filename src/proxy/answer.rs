@@ -230,8 +230,7 @@ impl Proxy {
             return true;
         }
         changes.deleted.iter().any(|name| {
-            let session = self.site(exchange).rules.credential(name);
-            session.is_some_and(|credential| credential.role == Role::Session)
+            self.site(exchange).rules.role_of(name) == Some(Role::Session)
                 && exchange.sent.iter().any(|sent| sent.name == *name)
         })
     }

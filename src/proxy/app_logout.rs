@@ -126,7 +126,7 @@ impl Worker {
 
 /// A remember-me cookie may be good for one use only: to present it again is to steal it.
 fn is_of_session(rules: &RuleSet, bare: &Bare) -> bool {
-    rules.carried_by(&bare.name).is_some_and(|credential| credential.role == Role::Session)
+    rules.role_of(&bare.name) == Some(Role::Session)
 }
 
 /// Reads a short answer to its end, so that the connection can be used again.
