@@ -13,7 +13,6 @@ use super::{Answered, Exchange, Proxy, Worker};
 use crate::body::{AppBody, Body};
 use crate::credentials::Bare;
 use crate::decide::Rotation;
-use crate::enforce::Audience;
 use crate::headers;
 use crate::issue::{self, Changes, Label};
 use crate::metrics::RequestOutcome;
@@ -133,7 +132,7 @@ impl Proxy {
         cut: Option<CancellationToken>,
     ) -> Response<Body> {
         *response.version_mut() = http::Version::HTTP_11;
-        if exchange.audience == Audience::Page {
+        if exchange.audience.is_page() {
             self.expire_dead(exchange, &mut response);
         }
         let idle = Duration::from_millis(self.settings.upstream.body_idle_timeout_ms);

@@ -173,7 +173,8 @@ impl Worker {
                 Ok(None)
             }
             Ok(Found::Denied { count, limit }) => {
-                let response = enforce::denied(*count, *limit, exchange.audience);
+                let pages = &proxy.settings.pages;
+                let response = enforce::denied(pages, *count, *limit, exchange.audience);
                 Ok(Some(Answered { response, outcome: RequestOutcome::Denied }))
             }
             Err(refusal) => {

@@ -8,6 +8,7 @@ mod chunks;
 mod cookies;
 mod login;
 mod methods;
+mod pages;
 mod probe;
 mod remember;
 mod scopes;
