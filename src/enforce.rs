@@ -60,7 +60,7 @@ pub fn refuse(refusal: Refusal, audience: Audience, request_id: &str) -> Respons
         }
     };
     let headers = response.headers_mut();
-    if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
+    if may_come_again(refusal.status()) {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
     }
     if refusal.status() == StatusCode::METHOD_NOT_ALLOWED {
@@ -78,7 +78,7 @@ pub fn refuse(refusal: Refusal, audience: Audience, request_id: &str) -> Respons
 pub fn refuse_raw(refusal: Refusal) -> Bytes {
     let status = refusal.status();
     let body = render(refusal_title(status), &format!("<p>{}</p>", refusal_advice(status)));
-    let retry = if status == StatusCode::SERVICE_UNAVAILABLE { "retry-after: 1\r\n" } else { "" };
+    let retry = if may_come_again(status) { "retry-after: 1\r\n" } else { "" };
     Bytes::from(format!(
         "HTTP/1.1 {} {}\r\ncontent-type: text/html; charset=utf-8\r\ncontent-length: {}\r\ncache-control: no-store\r\ncontent-security-policy: {POLICY}\r\nx-content-type-options: nosniff\r\n{retry}connection: close\r\n\r\n{body}",
         status.as_u16(),
@@ -183,12 +183,18 @@ fn ended_advice(reason: EndReason) -> &'static str {
     }
 }
 
+/// Whether it is said when.
+fn may_come_again(status: StatusCode) -> bool {
+    matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+}
+
 fn refusal_title(status: StatusCode) -> &'static str {
     match status {
         StatusCode::BAD_REQUEST => "This request cannot be processed",
         StatusCode::METHOD_NOT_ALLOWED => "This method is not allowed",
         StatusCode::REQUEST_TIMEOUT => "The request took too long to arrive",
         StatusCode::PAYLOAD_TOO_LARGE => "The request is too large",
+        StatusCode::TOO_MANY_REQUESTS => "Too much at once",
         StatusCode::URI_TOO_LONG => "The address is too long",
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "The request's headers are too large",
         StatusCode::BAD_GATEWAY => "The application cannot be reached",
@@ -201,7 +207,7 @@ fn refusal_title(status: StatusCode) -> &'static str {
 }
 
 fn refusal_advice(status: StatusCode) -> &'static str {
-    if status.is_server_error() {
+    if status.is_server_error() || may_come_again(status) {
         "Please try again in a moment."
     } else if status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE {
         "Clearing this site's cookies may help."

@@ -96,6 +96,8 @@ refusals! {
     LoginUnattributed "login_unattributed" FORBIDDEN Downstream;
     /// A login as another user than the one signed in, where the app lets only guests sign in.
     LoginOverSession "login_over_session" FORBIDDEN Downstream;
+    /// Too many connections from one address.
+    TooManyConnections "too_many_connections" TOO_MANY_REQUESTS Downstream;
     /// Too many connections, or draining.
     Overloaded "overloaded" SERVICE_UNAVAILABLE Internal;
     /// The app could not be asked who somebody is, or too much was asked of it.
@@ -108,6 +110,10 @@ refusals! {
     UpstreamUnreachable "upstream_unreachable" BAD_GATEWAY Upstream;
     /// The app closed or answered with something that is not HTTP.
     UpstreamInvalid "upstream_invalid" BAD_GATEWAY Upstream;
+    /// The request as a whole took longer than it may.
+    RequestTimeout "request_timeout" GATEWAY_TIMEOUT Internal;
+    /// The app has as many requests as it may, and too many wait.
+    UpstreamBusy "upstream_busy" SERVICE_UNAVAILABLE Upstream;
     /// The app did not answer in time.
     UpstreamTimeout "upstream_timeout" GATEWAY_TIMEOUT Upstream;
 }
