@@ -9,6 +9,7 @@ mod cookies;
 mod login;
 mod methods;
 mod probe;
+mod remember;
 mod scopes;
 mod steps;
 mod streams;
