@@ -76,7 +76,7 @@ pub fn refuse_plainly(refusal: Refusal) -> Response<Body> {
 
 /// What every refusal says in its head.
 fn refusing(headers: &mut HeaderMap, refusal: Refusal) {
-    if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
+    if refusal.may_come_again() {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
     }
     if refusal.status() == StatusCode::METHOD_NOT_ALLOWED {
@@ -92,7 +92,7 @@ fn refusing(headers: &mut HeaderMap, refusal: Refusal) {
 /// A whole HTTP/1.1 refusal, for connections on which no request was understood.
 pub fn refuse_raw(refusal: Refusal) -> Bytes {
     let (status, body) = (refusal.status(), plain(refusal));
-    let retry = if status == StatusCode::SERVICE_UNAVAILABLE { "retry-after: 1\r\n" } else { "" };
+    let retry = if refusal.may_come_again() { "retry-after: 1\r\n" } else { "" };
     Bytes::from(format!(
         "HTTP/1.1 {} {}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\ncache-control: no-store\r\nx-content-type-options: nosniff\r\n{retry}connection: close\r\n\r\n{body}",
         status.as_u16(),

@@ -1,6 +1,7 @@
 //! Accepting connections and serving them: caps, panics, draining. What is answered is the business
 //! of the service.
 
+mod addresses;
 mod arrival;
 mod bind;
 mod http1;
@@ -24,6 +25,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
+use self::addresses::{Addresses, Seat};
 use self::arrival::Entrance;
 use self::bind::Listener;
 pub use self::bind::{Listening, bind};
@@ -66,6 +68,7 @@ pub struct Edge {
     lifecycle: Lifecycle,
     connections: Arc<Semaphore>,
     connections_max: usize,
+    addresses: Arc<Addresses>,
     rejects: Arc<Semaphore>,
     entrance: Entrance,
 }
@@ -84,12 +87,24 @@ impl Edge {
             lifecycle,
             connections: Arc::new(Semaphore::new(connections_max)),
             connections_max,
+            addresses: Addresses::new(settings.limits.connections_per_address_max),
             rejects: Arc::new(Semaphore::new(REJECTS_MAX)),
         }
     }
 
     pub fn lifecycle(&self) -> &Lifecycle {
         &self.lifecycle
+    }
+
+    /// Counts a connection for its address. Those of trusted proxies carry many clients, and a unix
+    /// socket has no address.
+    fn seat(&self, peer: Peer) -> Result<Option<Seat>, Refusal> {
+        match peer.ip() {
+            Some(address) if !self.entrance.trusts(peer) => {
+                self.addresses.take(address).map(Some).ok_or(Refusal::TooManyConnections)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Client connections that are open now, tunnels included.
@@ -183,23 +198,38 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 fn admit<S: Service>(socket: Socket, peer: Peer, server: &Arc<Server<S>>) {
     let edge = &server.edge;
-    match Arc::clone(&edge.connections).try_acquire_owned() {
-        Ok(permit) => {
-            edge.lifecycle.spawn(connection(socket, peer, Arc::clone(server), permit));
+    let Ok(permit) = Arc::clone(&edge.connections).try_acquire_owned() else {
+        return turn_away(socket, peer, edge, Refusal::Overloaded);
+    };
+    let seat = if edge.entrance.knows_addresses() { edge.seat(peer) } else { Ok(None) };
+    match seat {
+        Ok(seat) => {
+            let admission = Admission { seat, _permit: permit };
+            edge.lifecycle.spawn(connection(socket, peer, Arc::clone(server), admission));
         }
-        Err(_) => {
-            (edge.hooks.on_refused)(Refusal::Overloaded, peer);
-            // Over TLS nobody could read it.
-            if !edge.entrance.speaks_tls(&socket)
-                && let Ok(permit) = Arc::clone(&edge.rejects).try_acquire_owned()
-            {
-                let hooks = Arc::clone(&edge.hooks);
-                edge.lifecycle.spawn(async move {
-                    reject(socket, &hooks, Refusal::Overloaded).await;
-                    drop(permit);
-                });
-            }
-        }
+        Err(refusal) => turn_away(socket, peer, edge, refusal),
+    }
+}
+
+/// What a connection holds as long as it is open, as a tunnel too.
+#[derive(Debug)]
+struct Admission {
+    seat: Option<Seat>,
+    _permit: OwnedSemaphorePermit,
+}
+
+fn turn_away(socket: Socket, peer: Peer, edge: &Arc<Edge>, refusal: Refusal) {
+    (edge.hooks.on_refused)(refusal, peer);
+    // Over TLS nobody could read it.
+    if edge.entrance.speaks_tls(&socket) {
+        return;
+    }
+    if let Ok(permit) = Arc::clone(&edge.rejects).try_acquire_owned() {
+        let hooks = Arc::clone(&edge.hooks);
+        edge.lifecycle.spawn(async move {
+            reject(socket, &hooks, refusal).await;
+            drop(permit);
+        });
     }
 }
 
@@ -225,20 +255,21 @@ async fn connection<S: Service>(
     socket: Socket,
     peer: Peer,
     server: Arc<Server<S>>,
-    permit: OwnedSemaphorePermit,
+    mut admission: Admission,
 ) {
     // Boxed is what most connections have no need of.
     let arrived = match server.edge.entrance.open(socket, peer) {
         Ok(arrived) => Some(arrived),
         Err(socket) => {
-            Box::pin(arrival::arrive(socket, peer, &server.edge, server.deadlines)).await
+            let (edge, seat) = (&server.edge, &mut admission.seat);
+            Box::pin(arrival::arrive(socket, peer, edge, server.deadlines, seat)).await
         }
     };
     match arrived {
         None => {}
-        Some((transport, peer, false)) => http1::serve(transport, peer, server, permit).await,
+        Some((transport, peer, false)) => http1::serve(transport, peer, server, admission).await,
         Some((transport, peer, true)) => {
-            Box::pin(http2::serve(transport, peer, server, permit)).await;
+            Box::pin(http2::serve(transport, peer, server, admission)).await;
         }
     }
 }

@@ -93,7 +93,8 @@ impl Refused {
     }
 
     fn advice(&self, refusal: Refusal) -> &str {
-        let usual = if refusal.status().is_server_error() { &self.try_later } else { &self.check };
+        let later = refusal.status().is_server_error() || refusal.may_come_again();
+        let usual = if later { &self.try_later } else { &self.check };
         by_refusal(&self.advice, refusal).unwrap_or(usual)
     }
 }

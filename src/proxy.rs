@@ -14,6 +14,7 @@ mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use http::header::{
     CACHE_CONTROL, COOKIE, HOST, HeaderMap, HeaderValue, USER_AGENT, WWW_AUTHENTICATE,
@@ -21,6 +22,7 @@ use http::header::{
 use http::request::Parts;
 use http::{Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
+use tokio::time::{Instant as Deadline, timeout_at};
 
 use crate::audit::{AuditEvent, EventKind};
 use crate::body::{AppBody, Body, RequestBody};
@@ -36,6 +38,7 @@ use crate::keyring::{self, Keyring};
 use crate::lifecycle::Lifecycle;
 use crate::listener::Service;
 use crate::metrics::{Metrics, RequestOutcome};
+use crate::pace::Pace;
 use crate::path;
 use crate::peer::Peer;
 use crate::policy::{self, Carry, Kind, Permit, Standing, Verdict};
@@ -46,6 +49,7 @@ use crate::registry::{Entry, Registry};
 use crate::rules::BASIC;
 use crate::session::{Client, EndReason, Ending, Initiator, Mode, SessionId};
 use crate::settings::{OnEnded, Settings, Site};
+use crate::slots::Slots;
 use crate::steps::Steps;
 use crate::upstream::Upstream;
 use crate::url::Carriers;
@@ -63,6 +67,10 @@ pub struct Proxy {
     pub shapes: Shapes,
     pub steps: Steps,
     pub probes: Probes,
+    /// How often each refusal is logged.
+    pub pace: Pace,
+    /// Room for requests at the app.
+    pub slots: Slots,
     pub lifecycle: Lifecycle,
     /// Where a session id would pass beside the cookies.
     pub carriers: Carriers,
@@ -109,8 +117,16 @@ impl Service for Worker {
     async fn call(&self, peer: Peer, request: Request<Incoming>) -> Response<Body> {
         let language = self.proxy.settings.pages.language;
         let audience = Audience::of(request.method(), request.headers(), language);
-        let result = self.handle(peer, request, audience).await;
-        self.proxy.account(result, peer, audience)
+        let limit = self.proxy.settings.server.limits.request_timeout_ms;
+        let Some(limit) = limit.map(Duration::from_millis) else {
+            let result = self.handle(peer, request, audience).await;
+            return self.proxy.account(result, peer, audience);
+        };
+        let deadline = Deadline::now() + limit;
+        // A login goes on in its own task, and is taken back.
+        let result = timeout_at(deadline, self.handle(peer, request, audience)).await;
+        let result = result.unwrap_or(Err(Refusal::RequestTimeout));
+        self.proxy.account(result, peer, audience).map(|body| body.until(deadline))
     }
 }
 
@@ -189,8 +205,9 @@ impl Worker {
         permit: Permit,
         request: Request<RequestBody>,
     ) -> Result<Response<AppBody>, Refusal> {
+        let slot = self.proxy.slots.take().await.ok_or(Refusal::UpstreamBusy)?;
         let answer = self.upstream.send(permit, request).await;
-        answer.map(|response| response.map(AppBody::from)).map_err(|error| {
+        answer.map(|response| response.map(|body| AppBody::new(body, slot))).map_err(|error| {
             let refusal = error.refusal();
             if refusal.side() == Side::Upstream {
                 tracing::warn!(reason = refusal.code(), %error, "the app did not answer");
@@ -448,12 +465,14 @@ impl Proxy {
     /// Counts and logs a refusal, whoever made it.
     pub fn refused(&self, refusal: Refusal, peer: Peer, reference: &str) {
         self.metrics.refusals.inc(refusal);
+        let Some(untold) = self.pace.say(refusal as usize, Instant::now()) else { return };
         tracing::info!(
             target: "headcount::refused",
             reason = refusal.code(),
             status = refusal.status().as_u16(),
             %peer,
             reference,
+            untold = (untold > 0).then_some(untold),
             "request refused"
         );
     }

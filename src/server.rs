@@ -17,12 +17,15 @@ use tokio::task::JoinHandle;
 use crate::admin;
 use crate::audit::{AuditEvent, AuditLog};
 use crate::clock::{Clock, SystemClock};
+use crate::descriptors::{self, Wanted};
 use crate::enforce;
+use crate::evictions::Evictions;
 use crate::issue::Shapes;
 use crate::keyring::{KeyError, Keyring};
 use crate::lifecycle::Lifecycle;
 use crate::listener::{Edge, Hooks, Workers};
 use crate::metrics::{Levels, Metrics};
+use crate::pace::Pace;
 use crate::probes::Probes;
 use crate::proxy::{Proxy, Worker};
 use crate::recorder::{Recorder, RegistryFeed};
@@ -30,6 +33,7 @@ use crate::refusal::Refusal;
 use crate::registry::Registry;
 use crate::session::{Mode, SessionId};
 use crate::settings::{ListenAddress, Settings, UrlIds};
+use crate::slots::Slots;
 use crate::steps::Steps;
 use crate::store::{self, StoreError};
 use crate::tls::{Tls, TlsError};
@@ -40,6 +44,8 @@ use self::control::AdminControl;
 
 /// Audit events a slow listener may lag behind.
 const TAP_EVENTS: usize = 1024;
+/// For each reason; all are counted.
+const REFUSALS_LOGGED_PER_SECOND: u32 = 200;
 /// How often what is kept no longer is dropped.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -75,7 +81,8 @@ pub struct Running {
 }
 
 /// Starts everything; returns when requests are answered.
-pub async fn start(settings: Settings) -> Result<Running, StartError> {
+pub async fn start(mut settings: Settings) -> Result<Running, StartError> {
+    fit(&mut settings);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::new(Metrics::new());
     metrics.set_mode(settings.switches.mode);
@@ -108,6 +115,28 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     })
 }
 
+/// Lowers the limits to what open files suffice for, so that whoever comes too many is told, and the
+/// store and the admin listener can always open what they need.
+fn fit(settings: &mut Settings) {
+    let (server, upstream) = (&mut settings.server, &mut settings.upstream);
+    let (connections, requests) = (&mut server.limits.connections_max, &mut upstream.requests_max);
+    let wanted = Wanted { clients: *connections, app: *requests };
+    let idle = upstream.idle_connections_max;
+    let budget = match descriptors::budget(server.workers, idle, wanted) {
+        Ok(budget) => budget,
+        Err(error) => return tracing::warn!(%error, "the limit of open files is not known"),
+    };
+    if budget.clients < *connections || budget.app < *requests {
+        (*connections, *requests) = (budget.clients, budget.app);
+        tracing::warn!(
+            open_files = budget.limit,
+            connections = budget.clients,
+            upstream_requests = budget.app,
+            "the limit of open files allows no more; raise it (LimitNOFILE, ulimit -n)"
+        );
+    }
+}
+
 async fn build(
     settings: Settings,
     clock: Arc<dyn Clock>,
@@ -120,8 +149,12 @@ async fn build(
     let audit =
         Arc::new(AuditLog::new(settings.app.clone(), node, Some(tap), Arc::clone(&metrics)));
     let registry = Arc::new(Registry::new(settings.limits.clone()));
-    let feed =
-        Arc::new(RegistryFeed { registry: Arc::clone(&registry), audit: Arc::clone(&audit) });
+    let evictions = Arc::new(Evictions::default());
+    let feed = Arc::new(RegistryFeed {
+        registry: Arc::clone(&registry),
+        audit: Arc::clone(&audit),
+        evictions: Arc::clone(&evictions),
+    });
     let path = settings.store.path.clone();
     let failed = |source| StartError::Store { path: path.clone(), source };
     let store =
@@ -140,15 +173,9 @@ async fn build(
         limits: settings.limits.clone(),
         switches: settings.switches,
         session: settings.session.clone(),
+        evictions,
     };
-    let carriers = match (settings.session.url_ids, settings.switches.mode) {
-        (UrlIds::Strip, Mode::Enforce) => {
-            let scopes = settings.scopes.iter().map(|scope| &scope.rules);
-            let all: Vec<_> = std::iter::once(&settings.rules).chain(scopes).collect();
-            Carriers::of(&all)
-        }
-        (UrlIds::Pass, _) | (_, Mode::Observe) => Carriers::default(),
-    };
+    let carriers = carriers(&settings);
     let failed = AtomicBool::new(false);
     if settings.switches.mode == Mode::Enforce {
         let noted = recorder.forget_observed(&noted).await;
@@ -159,6 +186,8 @@ async fn build(
     let asked = settings.probe.iter().chain(of_scopes);
     let cache_ms = asked.clone().map(|probe| probe.cache_ms).min().unwrap_or_default();
     let probes = Probes::new(cache_ms, asked.map(|probe| probe.rate).max().unwrap_or_default());
+    let app = &settings.upstream;
+    let slots = Slots::new(app.requests_max, app.queue_max, app.queue_timeout_ms);
     Ok(Arc::new(Proxy {
         settings,
         keyring,
@@ -169,13 +198,28 @@ async fn build(
         shapes,
         steps,
         probes,
+        pace: Pace::new(Refusal::ALL.len(), REFUSALS_LOGGED_PER_SECOND),
+        slots,
         lifecycle,
         carriers,
         failed,
     }))
 }
 
-fn read_levels(proxy: &Proxy, edge: &Arc<Edge>) {
+/// Where session ids would pass beside the cookies.
+fn carriers(settings: &Settings) -> Carriers {
+    match (settings.session.url_ids, settings.switches.mode) {
+        (UrlIds::Strip, Mode::Enforce) => {
+            let scopes = settings.scopes.iter().map(|scope| &scope.rules);
+            let all: Vec<_> = std::iter::once(&settings.rules).chain(scopes).collect();
+            Carriers::of(&all)
+        }
+        (UrlIds::Pass, _) | (_, Mode::Observe) => Carriers::default(),
+    }
+}
+
+fn read_levels(proxy: &Arc<Proxy>, edge: &Arc<Edge>) {
+    let shared = Arc::clone(proxy);
     let (registry, edge) = (Arc::clone(&proxy.registry), Arc::clone(edge));
     let store = Arc::clone(&proxy.recorder.store);
     proxy.metrics.read_levels(move || {
@@ -188,6 +232,8 @@ fn read_levels(proxy: &Proxy, edge: &Arc<Edge>) {
             untracked: registry.untracked_count() as u64,
             store_statements: store.statements(),
             connections: edge.connections_open() as u64,
+            upstream_requests: shared.slots.used() as u64,
+            upstream_queue: shared.slots.waiting() as u64,
         }
     });
 }

@@ -7,6 +7,7 @@ use super::*;
 fn limits() -> ServerLimits {
     ServerLimits {
         connections_max: 10,
+        connections_per_address_max: 10,
         head_bytes_max: 65_536,
         headers_max: 100,
         target_bytes_max: 64,
@@ -20,6 +21,7 @@ fn limits() -> ServerLimits {
         keep_alive_timeout_ms: 1,
         body_idle_timeout_ms: 1,
         write_stall_timeout_ms: 1,
+        request_timeout_ms: None,
     }
 }
 

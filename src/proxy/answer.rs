@@ -76,10 +76,12 @@ impl Worker {
             return Err(Refusal::UpstreamInvalid);
         }
         let on_app = hyper::upgrade::on(&mut response);
+        let slot = response.body_mut().take_slot();
         let cut = self.proxy.cut(&exchange).unwrap_or_default();
         let exit = self.proxy.lifecycle.drain_token().clone();
         let (proxy, entry) = (Arc::clone(&self.proxy), exchange.presented.entry.clone());
         self.proxy.lifecycle.spawn(async move {
+            let _slot = slot;
             let (Ok(client), Ok(app)) = (on_client.await, on_app.await) else {
                 return;
             };

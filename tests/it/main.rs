@@ -18,6 +18,8 @@ mod fuzzing;
 #[cfg(test)]
 mod learn;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod support;

@@ -17,15 +17,18 @@ use crate::support::top;
 /// modules of lower ranks and its own family, nothing else. A new file is entered here.
 const RANKS: &[&[(&str, &[&str])]] = &[
     &[
+        ("descriptors", &[]),
         ("fetch", &[]),
         ("idle", &[]),
         ("lifecycle", &[]),
+        ("pace", &[]),
         ("path", &[]),
         ("peer", &[]),
         ("proxy_protocol", &[]),
         ("refusal", &[]),
         ("rules", &["expression", "matcher", "preset", "template"]),
         ("session", &[]),
+        ("slots", &[]),
         ("socket", &[]),
         ("tunnel", &[]),
     ],
@@ -33,6 +36,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("body", &["app"]),
         ("clock", &[]),
         ("cookies", &[]),
+        ("evictions", &[]),
         ("fields", &["part"]),
         ("keyring", &[]),
         ("metrics", &[]),
@@ -87,7 +91,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ),
         ("headers", &[]),
         ("issue", &[]),
-        ("listener", &["arrival", "bind", "http1", "http2", "workers"]),
+        ("listener", &["addresses", "arrival", "bind", "http1", "http2", "workers"]),
     ],
     &[(
         "proxy",

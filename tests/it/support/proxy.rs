@@ -38,6 +38,8 @@ pub(crate) struct Proxy {
 struct Kind {
     /// No file may grow beyond so much.
     file_kib: Option<u32>,
+    /// So many files may be open, sockets included.
+    open_files: Option<u32>,
     /// With the log at its finest level.
     traced: bool,
 }
@@ -55,6 +57,13 @@ impl Proxy {
     #[track_caller]
     pub(crate) fn start_on_small_disk(upstream: SocketAddr, toml: &str, file_kib: u32) -> Self {
         let kind = Kind { file_kib: Some(file_kib), ..Kind::default() };
+        Self::start_as(upstream, None, toml, kind)
+    }
+
+    /// Starts it where no more than `open_files` may be open, sockets included.
+    #[track_caller]
+    pub(crate) fn start_with_few_files(upstream: SocketAddr, toml: &str, open_files: u32) -> Self {
+        let kind = Kind { open_files: Some(open_files), ..Kind::default() };
         Self::start_as(upstream, None, toml, kind)
     }
 
@@ -88,6 +97,16 @@ impl Proxy {
     /// The time that the process has had on a core.
     pub(crate) fn cpu_time(&self) -> Duration {
         self.process.cpu_time()
+    }
+
+    /// Bytes of memory that it has at present.
+    pub(crate) fn memory(&self) -> u64 {
+        self.process.memory()
+    }
+
+    /// The number that the system knows it by.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// The folder of configuration, store and key.
@@ -231,12 +250,14 @@ admin.tokens = [{{ name = "tests", role = "admin", secret_file = "tests.token" }
 fn run(dir: &TempDir, config: &str, kind: Kind) -> (Process, SocketAddr, SocketAddr) {
     std::fs::write(dir.path().join("headcount.toml"), config).unwrap();
     let program = env!("CARGO_BIN_EXE_headcount");
-    let mut command = Command::new(kind.file_kib.map_or(program, |_| "sh"));
-    if let Some(kib) = kind.file_kib {
-        // The shell counts in blocks of 512 bytes. Without the trap the first write too many would
-        // kill instead of fail.
-        let limited = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", kib * 2);
-        command.args(["-c", &limited, program]);
+    // The shell counts in blocks of 512 bytes. Without the trap the first write too many would kill
+    // instead of fail.
+    let file_size = kind.file_kib.map(|kib| format!("trap '' XFSZ; ulimit -f {}; ", kib * 2));
+    let open_files = kind.open_files.map(|count| format!("ulimit -n {count}; "));
+    let limits: String = [file_size, open_files].into_iter().flatten().collect();
+    let mut command = Command::new(if limits.is_empty() { program } else { "sh" });
+    if !limits.is_empty() {
+        command.args(["-c", &format!("{limits}exec \"$0\" \"$@\""), program]);
     }
     command.args(["serve", "-c", "headcount.toml"]).current_dir(dir.path());
     if kind.traced {
