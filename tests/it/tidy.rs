@@ -50,7 +50,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
     &[
         ("admin", &["api", "auth", "connection", "problem"]),
         ("client", &[]),
-        ("conn", &["state", "streams"]),
+        ("conn", &["framing", "state", "streams"]),
         ("credentials", &[]),
         ("detect", &["answer", "tokens"]),
         ("explain", &["limits", "rules", "words"]),

@@ -8,6 +8,7 @@ mod chunks;
 mod cookies;
 mod login;
 mod methods;
+mod pipelines;
 mod probe;
 mod scopes;
 mod steps;
