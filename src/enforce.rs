@@ -67,7 +67,7 @@ pub fn refuse(refusal: Refusal, audience: Audience, request_id: &str) -> Respons
         let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         headers.insert(http::header::ALLOW, allowed);
     }
-    if refusal.side() == crate::refusal::Side::Downstream {
+    if refusal.side() == crate::refusal::Side::Downstream || refusal == Refusal::UpstreamInvalid {
         // After an anomaly the connection is not used again.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -59,7 +59,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("probes", &[]),
         ("recorder", &[]),
         ("tls", &["validity"]),
-        ("upstream", &["connect", "pool"]),
+        ("upstream", &["connect", "pool", "strict"]),
     ],
     &[
         (

@@ -2,6 +2,7 @@
 //! happens to a login when either side fails.
 
 mod answers;
+mod app_framing;
 mod bad_input;
 mod basic;
 mod chunks;
