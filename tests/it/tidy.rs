@@ -27,7 +27,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("rules", &["expression", "matcher", "preset", "template"]),
         ("session", &[]),
         ("socket", &[]),
-        ("tunnel", &[]),
+        ("tunnel", &["frames"]),
     ],
     &[
         ("body", &["app"]),

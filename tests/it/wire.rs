@@ -12,6 +12,7 @@ mod methods;
 mod pipelines;
 mod probe;
 mod scopes;
+mod sockets;
 mod steps;
 mod streams;
 mod tokens;
