@@ -18,6 +18,8 @@ mod fuzzing;
 #[cfg(test)]
 mod learn;
 #[cfg(test)]
+mod oracle;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod support;
