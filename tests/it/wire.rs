@@ -11,6 +11,7 @@ mod login;
 mod methods;
 mod pipelines;
 mod probe;
+mod remember;
 mod scopes;
 mod sockets;
 mod steps;
