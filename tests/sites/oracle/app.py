@@ -79,6 +79,8 @@ async def uvicorn():
         body, more = b"", True
         while more:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                return  # a request that was broken off is none
             body += message.get("body", b"")
             more = message.get("more_body", False)
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
