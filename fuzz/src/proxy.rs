@@ -1,7 +1,7 @@
 //! The whole proxy: what a client sends on one connection, what the app gets of it, and what comes
 //! back, held against a second, strict reader. The proxy runs in this process, as `serve` runs it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 
 struct Harness {
     runtime: Runtime,
-    folder: std::path::PathBuf,
+    folder: PathBuf,
     seen: Arc<Mutex<Vec<Seen>>>,
     _running: server::Running,
 }
@@ -45,7 +45,10 @@ pub fn proxy(data: &[u8]) {
 impl Harness {
     fn start() -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let folder = std::env::temp_dir().join(format!("headcount-fuzz-{}", std::process::id()));
+        // The path of a socket is short.
+        let tests = option_env!("CARGO_TARGET_TMPDIR").filter(|path| path.len() < 64);
+        let base = tests.map_or_else(std::env::temp_dir, PathBuf::from);
+        let folder = base.join(format!("headcount-fuzz-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let app = runtime.block_on(start_app(Arc::clone(&seen)));
