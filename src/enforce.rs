@@ -83,7 +83,7 @@ fn refusing(headers: &mut HeaderMap, refusal: Refusal) {
         let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         headers.insert(http::header::ALLOW, allowed);
     }
-    if refusal.side() == crate::refusal::Side::Downstream {
+    if refusal.side() == crate::refusal::Side::Downstream || refusal == Refusal::UpstreamInvalid {
         // After an anomaly the connection is not used again.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -17,7 +17,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use http::header::{
-    CACHE_CONTROL, COOKIE, HOST, HeaderMap, HeaderValue, USER_AGENT, WWW_AUTHENTICATE,
+    CACHE_CONTROL, COOKIE, HOST, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, USER_AGENT,
+    WWW_AUTHENTICATE,
 };
 use http::request::Parts;
 use http::{Method, Request, Response, Uri, Version};
@@ -154,6 +155,7 @@ impl Worker {
         let path = proxy.checked(path, site)?;
         let on_client = upgrade.then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
+        let key = parts.headers.get(SEC_WEBSOCKET_KEY).cloned();
         let payload = Payload::Streaming(body);
         let (tokens, mut payload) = proxy.tokens(site, &parts, &path, payload).await?;
         let mut scan = proxy.scan(site, &parts.headers)?;
@@ -194,8 +196,8 @@ impl Worker {
         let body = proxy.client_body(payload)?;
         let response = self.send(permit, Request::from_parts(parts, body)).await?;
         // 6 read the response, 7 record, 8 answer
-        match on_client {
-            Some(on_client) => self.switch(exchange, on_client, response).await,
+        match on_client.zip(key) {
+            Some((on_client, key)) => self.switch(exchange, on_client, &key, response).await,
             None => self.relay(exchange, response).await.map(Answered::from),
         }
     }

@@ -63,22 +63,21 @@ impl Worker {
         &self,
         exchange: Exchange,
         on_client: OnUpgrade,
+        key: &HeaderValue,
         mut response: Response<AppBody>,
     ) -> Result<Answered, Refusal> {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return self.relay(exchange, response).await.map(Answered::from);
         }
-        let websocket = response
-            .headers()
-            .get(UPGRADE)
-            .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
-        if !websocket {
+        if !headers::websocket::opens(response.headers(), key) {
             return Err(Refusal::UpstreamInvalid);
         }
         let on_app = hyper::upgrade::on(&mut response);
         let slot = response.body_mut().take_slot();
-        let cut = self.proxy.cut(&exchange).unwrap_or_default();
-        let exit = self.proxy.lifecycle.drain_token().clone();
+        let ends = tunnel::Ends {
+            session: self.proxy.cut(&exchange).unwrap_or_default(),
+            drain: self.proxy.lifecycle.drain_token().clone(),
+        };
         let (proxy, entry) = (Arc::clone(&self.proxy), exchange.presented.entry.clone());
         self.proxy.lifecycle.spawn(async move {
             let _slot = slot;
@@ -91,10 +90,7 @@ impl Worker {
                     proxy.registry.mark_dirty(entry);
                 }
             };
-            tokio::select! {
-                () = tunnel::relay(client, app, cut, active) => {}
-                () = exit.cancelled() => {}
-            }
+            tunnel::relay(client, app, ends, active).await;
         });
         headers::to_downstream(response.headers_mut());
         if response.headers().contains_key(SET_COOKIE) {

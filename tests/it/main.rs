@@ -19,6 +19,7 @@ mod fuzzing;
 mod learn;
 #[cfg(test)]
 mod limits;
+mod oracle;
 #[cfg(test)]
 mod store;
 #[cfg(test)]

@@ -30,7 +30,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("session", &[]),
         ("slots", &[]),
         ("socket", &[]),
-        ("tunnel", &[]),
+        ("tunnel", &["frames"]),
     ],
     &[
         ("body", &["app"]),
@@ -55,7 +55,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
     &[
         ("admin", &["api", "auth", "connection", "problem"]),
         ("client", &[]),
-        ("conn", &["state", "streams"]),
+        ("conn", &["framing", "state", "streams"]),
         ("credentials", &[]),
         ("detect", &["answer", "tokens"]),
         ("explain", &["limits", "rules", "words"]),
@@ -64,7 +64,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("probes", &[]),
         ("recorder", &[]),
         ("tls", &["validity"]),
-        ("upstream", &["connect", "pool"]),
+        ("upstream", &["connect", "pool", "strict"]),
     ],
     &[
         (
@@ -89,7 +89,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
                 "wording",
             ],
         ),
-        ("headers", &[]),
+        ("headers", &["websocket"]),
         ("issue", &[]),
         ("listener", &["addresses", "arrival", "bind", "http1", "http2", "workers"]),
     ],
@@ -142,6 +142,7 @@ const PURE: &[&str] = &[
     "detect",
     "enforce",
     "headers",
+    "headers/websocket",
     "identity",
     "issue",
     "pages",

@@ -2,6 +2,7 @@
 //! happens to a login when either side fails.
 
 mod answers;
+mod app_framing;
 mod bad_input;
 mod basic;
 mod chunks;
@@ -9,9 +10,11 @@ mod cookies;
 mod login;
 mod methods;
 mod pages;
+mod pipelines;
 mod probe;
 mod remember;
 mod scopes;
+mod sockets;
 mod steps;
 mod streams;
 mod tokens;

@@ -191,7 +191,7 @@ fn php_server(site: &str, serve: &str) -> Command {
 }
 
 /// The address in the line that says where the site listens.
-fn address(line: &str) -> Option<SocketAddr> {
+pub(crate) fn address(line: &str) -> Option<SocketAddr> {
     let at = line.find("127.0.0.1:")?;
     let rest = &line[at..];
     let end = rest.find(|c: char| c != '.' && c != ':' && !c.is_ascii_digit());
