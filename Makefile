@@ -20,7 +20,7 @@ soak:
 	tests/setup
 	HEADCOUNT_SOAK=1 cargo test --release --locked -- --nocapture --test-threads=1 soak
 
-# Five minutes for each target; needs a C++ compiler. `fuzz/run SECONDS TARGET` runs one.
+# Five minutes for each target, ten for the whole proxy; needs a C++ compiler. `fuzz/run SECONDS TARGET` runs one.
 fuzz:
 	fuzz/run
 
@@ -30,4 +30,4 @@ audit:
 
 clean:
 	cargo clean
-	rm -rf .venv tests/sites/express/node_modules
+	rm -rf .venv tests/sites/*/node_modules

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 pub use self::app::AppBody;
-use crate::idle::Idle;
+use crate::idle::{Alarm, Idle};
 use crate::refusal::Refusal;
 
 /// Why a body broke off. The other side sees an aborted message, never a clean end.
@@ -29,6 +29,8 @@ pub enum BodyError {
     Cut,
     #[error("no progress in time")]
     Idle,
+    #[error("not finished in time")]
+    Overdue,
     #[error("refused: {0}")]
     Refused(Refusal),
     #[error(transparent)]
@@ -60,7 +62,24 @@ impl Body {
             return Self::Empty;
         }
         let idle = Idle::new(idle_timeout);
-        Self::Upstream(Box::new(Relayed { incoming, idle, cut, cutting: None, _keep: keep }))
+        let overdue = None;
+        Self::Upstream(Box::new(Relayed {
+            incoming,
+            idle,
+            overdue,
+            cut,
+            cutting: None,
+            _keep: keep,
+        }))
+    }
+
+    /// Ends with an error when it has not ended by `deadline`. Answers of ours are all there.
+    #[must_use]
+    pub fn until(mut self, deadline: Instant) -> Self {
+        if let Self::Upstream(relayed) = &mut self {
+            relayed.overdue = Some((deadline, Alarm::default()));
+        }
+        self
     }
 
     /// What cuts it, for a connection that is stuck writing and does not poll it.
@@ -119,6 +138,8 @@ fn take_all<E>(bytes: &mut Bytes) -> Option<Result<Frame<Bytes>, E>> {
 pub struct Relayed {
     incoming: AppBody,
     idle: Idle,
+    /// When it has to be at its end.
+    overdue: Option<(Instant, Alarm)>,
     cut: Option<CancellationToken>,
     /// Registered when the body first had to wait.
     cutting: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
@@ -139,6 +160,9 @@ impl Relayed {
         if self.cut.as_ref().is_some_and(CancellationToken::is_cancelled) {
             return Poll::Ready(Some(Err(BodyError::Cut)));
         }
+        if self.overdue.as_ref().is_some_and(|(deadline, _)| Instant::now() >= *deadline) {
+            return Poll::Ready(Some(Err(BodyError::Overdue)));
+        }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.idle.progress();
@@ -158,6 +182,11 @@ impl Relayed {
             if cutting.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Some(Err(BodyError::Cut)));
             }
+        }
+        if let Some((deadline, alarm)) = &mut self.overdue
+            && alarm.poll(*deadline, cx)
+        {
+            return Poll::Ready(Some(Err(BodyError::Overdue)));
         }
         if self.idle.poll_expired(cx) {
             return Poll::Ready(Some(Err(BodyError::Idle)));

@@ -1,6 +1,7 @@
 //! A client's connection as hyper sees it: the socket with deadlines of its own, and with our pages
 //! in place of hyper's empty refusals. Accepting and serving is the business of `listener.rs`.
 
+mod framing;
 mod state;
 mod streams;
 
@@ -11,12 +12,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::Response;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use self::framing::Framing;
 pub(crate) use self::state::{ConnState, Phase, Tracked};
 pub(crate) use self::streams::{Advice, Streams};
 use crate::body::{Body, KeepAlive};
@@ -78,6 +80,10 @@ pub(crate) struct Guarded {
     hooks: Arc<Hooks>,
     deadlines: Deadlines,
     alarm: Alarm,
+    framing: Framing,
+    /// What came behind the present request: hyper gets it when that is answered. At most what hyper
+    /// had room for in one read.
+    ahead: BytesMut,
     /// Bytes came since the last answer (or since the start), but no request yet.
     head_started: bool,
     /// When the present wait for the client began.
@@ -115,6 +121,8 @@ impl Guarded {
             hooks,
             deadlines,
             alarm: Alarm::default(),
+            framing: Framing::default(),
+            ahead: BytesMut::new(),
             head_started: false,
             since: None,
             stalled: None,
@@ -196,7 +204,62 @@ impl Guarded {
             self.since = None;
             // hyper may see no reason to read again before it is woken.
             self.poll_wait_over(cx);
+            if !self.ahead.is_empty() {
+                cx.waker().wake_by_ref();
+            }
         }
+    }
+
+    /// Bytes as they came: what was held back, then the socket's.
+    fn poll_any(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, buf);
+        }
+        let count = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead.split_to(count));
+        Poll::Ready(Ok(()))
+    }
+
+    /// Bytes of the present request and no others: what hyper cannot see it cannot take for another
+    /// request than we do.
+    fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.framing.wrong().is_some() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        if !self.ahead.is_empty() {
+            let count = self.ahead.len().min(buf.remaining());
+            let count = self.framing.follow(&self.ahead[..count]);
+            buf.put_slice(&self.ahead.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        let came = &buf.filled()[before..];
+        let count = self.framing.follow(came);
+        self.ahead.extend_from_slice(&came[count..]);
+        buf.set_filled(before + count);
+        Poll::Ready(Ok(()))
+    }
+
+    /// While a request that came whole is being answered: whether the client is still there.
+    fn poll_behind(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            // `sent` wakes.
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        let came = &buf.filled()[before..];
+        if came.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.ahead.extend_from_slice(came);
+        buf.set_filled(before);
+        Poll::Pending
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -205,7 +268,8 @@ impl Guarded {
             let polled = Pin::new(&mut self.io).poll_shutdown(cx);
             ready!(self.written(polled, cx))?;
             let until = Instant::now() + LINGER;
-            self.closing = if self.refused || self.state.may_have_unread_body() {
+            let unread = self.state.may_have_unread_body() || !self.ahead.is_empty();
+            self.closing = if self.refused || unread {
                 Closing::Linger { until, bytes_left: LINGER_BYTES }
             } else {
                 Closing::Closed
@@ -241,9 +305,26 @@ impl AsyncRead for Guarded {
             return this.poll_close(cx);
         }
         let before = buf.filled().len();
-        let read = Pin::new(&mut this.io).poll_read(cx, buf);
-        if !this.state.phase().waits_for_request() {
+        let phase = this.state.phase();
+        let read = if phase == Phase::Tunnel {
+            this.poll_any(cx, buf)
+        } else if this.framing.is_between() && !phase.waits_for_request() {
+            return this.poll_behind(cx, buf);
+        } else {
+            this.poll_request(cx, buf)
+        };
+        if !phase.waits_for_request() {
             return read;
+        }
+        match this.framing.wrong() {
+            Some(wrong) if buf.filled().len() == before => {
+                // Of a body nobody waits for, when the answer was early, nobody is told either.
+                if wrong != Refusal::BodyInvalid {
+                    this.refuse(wrong);
+                }
+                return this.poll_close(cx);
+            }
+            _ => {}
         }
         if read.is_ready() {
             if !this.head_started && buf.filled().len() > before {

@@ -1,6 +1,8 @@
 //! Header work: which requests are refused before anything looks at them, what is taken off and
 //! written on the way up, what is taken off on the way down. Pure; cookies are in `cookies.rs`.
 
+pub mod websocket;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Version};
 
@@ -86,7 +88,7 @@ pub fn check<B>(request: &Request<B>, limits: &ServerLimits) -> Result<Checked, 
     if cookie_bytes > limits.cookie_bytes_max {
         return Err(Refusal::HeadTooLarge);
     }
-    Ok(Checked { upgrade: wants_websocket(request) })
+    Ok(Checked { upgrade: websocket::is_wanted(request) })
 }
 
 /// Gives a request that came over HTTP/2 the form it would have had over HTTP/1.1. What HTTP/2
@@ -220,19 +222,6 @@ fn check_framing<B>(request: &Request<B>) -> Result<(), Refusal> {
         return Err(Refusal::FramingInvalid);
     }
     Ok(())
-}
-
-fn wants_websocket<B>(request: &Request<B>) -> bool {
-    let headers = request.headers();
-    let mut upgrades = headers.get_all(header::UPGRADE).iter();
-    let websocket = upgrades
-        .next()
-        .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    websocket
-        && upgrades.next().is_none()
-        && request.method() == Method::GET
-        && request.version() == Version::HTTP_11
-        && connection_options(headers).any(|option| option == "upgrade")
 }
 
 /// The options of all Connection headers, lower case.

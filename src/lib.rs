@@ -50,6 +50,7 @@ pub mod url;
 // What is kept: the clock and the keys, the store, its picture in memory, the audit trail.
 pub mod audit;
 pub mod clock;
+pub mod evictions;
 pub mod keyring;
 pub mod metrics;
 pub mod recorder;
@@ -65,12 +66,16 @@ pub mod steps;
 // The edge: sockets, bodies, connections; and the one place that makes our own answers.
 pub mod body;
 pub mod conn;
+pub mod descriptors;
 pub mod enforce;
 pub mod idle;
 pub mod lifecycle;
 pub mod listener;
+pub mod pace;
+pub mod pages;
 pub mod peer;
 mod proxy_protocol;
+pub mod slots;
 mod socket;
 pub mod tls;
 pub mod tunnel;

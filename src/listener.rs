@@ -1,6 +1,7 @@
 //! Accepting connections and serving them: caps, panics, draining. What is answered is the business
 //! of the service.
 
+mod addresses;
 mod arrival;
 mod bind;
 mod http1;
@@ -27,6 +28,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
+use self::addresses::{Addresses, Seat};
 use self::arrival::Entrance;
 use self::bind::Listener;
 pub use self::bind::{Listening, bind};
@@ -70,6 +72,7 @@ pub struct Edge {
     lifecycle: Lifecycle,
     connections: Arc<Semaphore>,
     connections_max: usize,
+    addresses: Arc<Addresses>,
     rejects: Arc<Semaphore>,
     terms: ArcSwap<Terms>,
     pulse: Pulse,
@@ -110,6 +113,7 @@ impl Edge {
             lifecycle,
             connections: Arc::new(Semaphore::new(connections_max)),
             connections_max,
+            addresses: Addresses::new(settings.limits.connections_per_address_max),
             rejects: Arc::new(Semaphore::new(REJECTS_MAX)),
             pulse: Pulse::new(settings.workers.max(1)),
         }
@@ -128,6 +132,17 @@ impl Edge {
     /// Whether every thread of the data plane has got on with its work within the last seconds.
     pub fn gets_on(&self) -> bool {
         self.pulse.is_regular()
+    }
+
+    /// Counts a connection for its address. Those of trusted proxies carry many clients, and a unix
+    /// socket has no address.
+    fn seat(&self, terms: &Terms, peer: Peer) -> Result<Option<Seat>, Refusal> {
+        match peer.ip() {
+            Some(address) if !terms.entrance.trusts(peer) => {
+                self.addresses.take(address).map(Some).ok_or(Refusal::TooManyConnections)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Client connections that are open now, tunnels included.
@@ -229,23 +244,40 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 fn admit<S: Service>(socket: Socket, peer: Peer, server: &Arc<Server<S>>) {
     let server = server.now();
     let edge = &server.edge;
-    match Arc::clone(&edge.connections).try_acquire_owned() {
-        Ok(permit) => {
-            edge.lifecycle.spawn(connection(socket, peer, Arc::clone(&server), permit));
+    let Ok(permit) = Arc::clone(&edge.connections).try_acquire_owned() else {
+        return turn_away(socket, peer, &server, Refusal::Overloaded);
+    };
+    let knows = server.terms.entrance.knows_addresses();
+    let seat = if knows { edge.seat(&server.terms, peer) } else { Ok(None) };
+    match seat {
+        Ok(seat) => {
+            let admission = Admission { seat, _permit: permit };
+            edge.lifecycle.spawn(connection(socket, peer, Arc::clone(&server), admission));
         }
-        Err(_) => {
-            (edge.hooks.on_refused)(Refusal::Overloaded, peer);
-            // Over TLS nobody could read it.
-            if !server.terms.entrance.speaks_tls(&socket)
-                && let Ok(permit) = Arc::clone(&edge.rejects).try_acquire_owned()
-            {
-                let hooks = Arc::clone(&edge.hooks);
-                edge.lifecycle.spawn(async move {
-                    reject(socket, &hooks, Refusal::Overloaded).await;
-                    drop(permit);
-                });
-            }
-        }
+        Err(refusal) => turn_away(socket, peer, &server, refusal),
+    }
+}
+
+/// What a connection holds as long as it is open, as a tunnel too.
+#[derive(Debug)]
+struct Admission {
+    seat: Option<Seat>,
+    _permit: OwnedSemaphorePermit,
+}
+
+fn turn_away<S>(socket: Socket, peer: Peer, server: &Server<S>, refusal: Refusal) {
+    let edge = &server.edge;
+    (edge.hooks.on_refused)(refusal, peer);
+    // Over TLS nobody could read it.
+    if server.terms.entrance.speaks_tls(&socket) {
+        return;
+    }
+    if let Ok(permit) = Arc::clone(&edge.rejects).try_acquire_owned() {
+        let hooks = Arc::clone(&edge.hooks);
+        edge.lifecycle.spawn(async move {
+            reject(socket, &hooks, refusal).await;
+            drop(permit);
+        });
     }
 }
 
@@ -271,18 +303,21 @@ async fn connection<S: Service>(
     socket: Socket,
     peer: Peer,
     server: Arc<Server<S>>,
-    permit: OwnedSemaphorePermit,
+    mut admission: Admission,
 ) {
     // Boxed is what most connections have no need of.
     let arrived = match server.terms.entrance.open(socket, peer) {
         Ok(arrived) => Some(arrived),
-        Err(socket) => Box::pin(arrival::arrive(socket, peer, &server.edge, &server.terms)).await,
+        Err(socket) => {
+            let (edge, terms) = (&server.edge, &server.terms);
+            Box::pin(arrival::arrive(socket, peer, edge, terms, &mut admission.seat)).await
+        }
     };
     match arrived {
         None => {}
-        Some((transport, peer, false)) => http1::serve(transport, peer, server, permit).await,
+        Some((transport, peer, false)) => http1::serve(transport, peer, server, admission).await,
         Some((transport, peer, true)) => {
-            Box::pin(http2::serve(transport, peer, server, permit)).await;
+            Box::pin(http2::serve(transport, peer, server, admission)).await;
         }
     }
 }

@@ -185,6 +185,10 @@ pub struct Levels {
     pub store_statements: u64,
     /// Open client connections.
     pub connections: u64,
+    /// Requests at the app, tunnels included.
+    pub upstream_requests: u64,
+    /// Requests that wait for room there.
+    pub upstream_queue: u64,
 }
 
 type ReadLevels = Box<dyn Fn() -> Levels + Send + Sync>;
@@ -209,6 +213,12 @@ impl Collector for LevelCollector {
             ("tombstones", "Ended sessions whose keys are remembered.", levels.tombstones),
             ("keys", "Keys held in memory.", levels.keys),
             ("connections", "Open client connections.", levels.connections),
+            (
+                "upstream_requests",
+                "Requests at the app, tunnels included.",
+                levels.upstream_requests,
+            ),
+            ("upstream_queue", "Requests that wait for room at the app.", levels.upstream_queue),
             (
                 "untracked_credentials",
                 "Credentials in use that no known login produced.",
@@ -253,6 +263,8 @@ pub struct Metrics {
     pub panics: Counter,
     /// Log lines dropped because nobody read them fast enough.
     pub log_lines_dropped: Counter,
+    /// Logins that might have evicted a session, had there not been too many evictions of late.
+    pub evictions_refused: Counter,
     /// Logins in several steps that were forgotten half-way.
     pub steps_dropped: Counter,
     /// Seconds from asking for a store transaction to its commit.
@@ -318,6 +330,11 @@ impl Metrics {
             ),
             panics: counter(&mut all, "panics", "Panics caught."),
             log_lines_dropped: counter(&mut all, "log_lines_dropped", "Log lines dropped."),
+            evictions_refused: counter(
+                &mut all,
+                "evictions_refused",
+                "Logins that could not evict a session, after too many evictions of late.",
+            ),
             steps_dropped: counter(
                 &mut all,
                 "steps_dropped",

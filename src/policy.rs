@@ -16,6 +16,9 @@ pub struct Limit {
     /// Evict only sessions idle at least so long, else do `otherwise`.
     pub evict_if_idle_for_ms: Option<i64>,
     pub otherwise: OnLimit,
+    /// After so many evictions within the window newcomers are denied; `None`: never.
+    pub evictions_max: Option<u32>,
+    pub evictions_window_ms: i64,
     pub idle_timeout_ms: Option<i64>,
     pub absolute_timeout_ms: Option<i64>,
 }
@@ -53,6 +56,14 @@ impl Limits {
                 .map(|(_, limit)| limit)
         })
         .unwrap_or(&self.default)
+    }
+}
+
+impl Limit {
+    /// The limit while the user's sessions have been evicted too often of late.
+    #[must_use]
+    pub fn without_eviction(&self) -> Self {
+        Self { on_limit: OnLimit::Deny, ..self.clone() }
     }
 }
 

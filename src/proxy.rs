@@ -14,13 +14,16 @@ mod step;
 mod watch;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::header::{
-    CACHE_CONTROL, COOKIE, HOST, HeaderMap, HeaderValue, USER_AGENT, WWW_AUTHENTICATE,
+    CACHE_CONTROL, COOKIE, HOST, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, USER_AGENT,
+    WWW_AUTHENTICATE,
 };
 use http::request::Parts;
 use http::{Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
+use tokio::time::{Instant as Deadline, timeout_at};
 
 use crate::audit::{AuditEvent, EventKind};
 use crate::body::{AppBody, Body, RequestBody};
@@ -35,6 +38,7 @@ use crate::issue::{self, Issuer, Shapes};
 use crate::keyring::{self, Keyring};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Metrics, RequestOutcome};
+use crate::pace::Pace;
 use crate::path;
 use crate::peer::Peer;
 use crate::policy::{self, Carry, Kind, Permit, Standing, Verdict};
@@ -45,6 +49,7 @@ use crate::registry::{Entry, Registry};
 use crate::rules::BASIC;
 use crate::session::{Client, EndReason, Ending, Initiator, Mode, SessionId};
 use crate::settings::{OnEnded, Settings, Site};
+use crate::slots::Slots;
 use crate::steps::Steps;
 use crate::upstream::Upstream;
 use crate::url::Carriers;
@@ -64,6 +69,10 @@ pub struct Proxy {
     pub shapes: Arc<Shapes>,
     pub steps: Arc<Steps>,
     pub probes: Arc<Probes>,
+    /// How often each refusal is logged.
+    pub pace: Arc<Pace>,
+    /// Room for requests at the app.
+    pub slots: Arc<Slots>,
     pub lifecycle: Lifecycle,
     /// Where a session id would pass beside the cookies.
     pub carriers: Carriers,
@@ -107,9 +116,18 @@ impl From<Response<Body>> for Answered {
 
 impl Worker {
     async fn answer(&self, peer: Peer, request: Request<Incoming>) -> Response<Body> {
-        let audience = Audience::of(request.method(), request.headers());
-        let result = self.handle(peer, request, audience).await;
-        self.proxy.account(result, peer, audience)
+        let language = self.proxy.settings.pages.language;
+        let audience = Audience::of(request.method(), request.headers(), language);
+        let limit = self.proxy.settings.server.limits.request_timeout_ms;
+        let Some(limit) = limit.map(Duration::from_millis) else {
+            let result = self.handle(peer, request, audience).await;
+            return self.proxy.account(result, peer, audience);
+        };
+        let deadline = Deadline::now() + limit;
+        // A login goes on in its own task, and is taken back.
+        let result = timeout_at(deadline, self.handle(peer, request, audience)).await;
+        let result = result.unwrap_or(Err(Refusal::RequestTimeout));
+        self.proxy.account(result, peer, audience).map(|body| body.until(deadline))
     }
 
     async fn handle(
@@ -135,6 +153,7 @@ impl Worker {
         let path = proxy.checked(path, site)?;
         let on_client = upgrade.then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
+        let key = parts.headers.get(SEC_WEBSOCKET_KEY).cloned();
         let payload = Payload::Streaming(body);
         let (tokens, mut payload) = proxy.tokens(site, &parts, &path, payload).await?;
         let mut scan = proxy.scan(site, &parts.headers)?;
@@ -175,8 +194,8 @@ impl Worker {
         let body = proxy.client_body(payload)?;
         let response = self.send(permit, Request::from_parts(parts, body)).await?;
         // 6 read the response, 7 record, 8 answer
-        match on_client {
-            Some(on_client) => self.switch(exchange, on_client, response).await,
+        match on_client.zip(key) {
+            Some((on_client, key)) => self.switch(exchange, on_client, &key, response).await,
             None => self.relay(exchange, response).await.map(Answered::from),
         }
     }
@@ -186,8 +205,9 @@ impl Worker {
         permit: Permit,
         request: Request<RequestBody>,
     ) -> Result<Response<AppBody>, Refusal> {
+        let slot = self.proxy.slots.take().await.ok_or(Refusal::UpstreamBusy)?;
         let answer = self.upstream.send(permit, request).await;
-        answer.map(|response| response.map(AppBody::from)).map_err(|error| {
+        answer.map(|response| response.map(|body| AppBody::new(body, slot))).map_err(|error| {
             let refusal = error.refusal();
             if refusal.side() == Side::Upstream {
                 tracing::warn!(reason = refusal.code(), %error, "the app did not answer");
@@ -269,7 +289,7 @@ impl Proxy {
             mode: self.settings.switches.mode,
             now: self.clock.now(),
             client,
-            navigation: audience == Audience::Page,
+            navigation: audience.is_page(),
         }
     }
 
@@ -348,7 +368,7 @@ impl Proxy {
             site.login_url.is_some_and(|url| url.split(['?', '#']).next() == Some(path));
         let exempt = self.is_exempt(path);
         Kind {
-            navigation: exchange.audience == Audience::Page,
+            navigation: exchange.audience.is_page(),
             safe: matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS),
             open: login_page || exempt || detect::is_login_path(site.rules, path),
         }
@@ -386,9 +406,10 @@ impl Proxy {
     fn tell_ended(&self, exchange: &Exchange) -> Answered {
         let login_url = self.site(exchange).login_url;
         let redirect = self.settings.enforcement.on_ended == OnEnded::Redirect;
+        let ending = exchange.presented.ending.as_ref();
         let mut response = match (exchange.audience, login_url) {
-            (Audience::Page, Some(url)) if redirect => enforce::redirect(url),
-            (audience, url) => enforce::ended(exchange.presented.ending.as_ref(), audience, url),
+            (Audience::Page(_), Some(url)) if redirect => enforce::redirect(url),
+            (audience, url) => enforce::ended(&self.settings.pages, ending, audience, url),
         };
         self.expire_dead(exchange, &mut response);
         if exchange.presented.dead.iter().any(|bare| bare.name == BASIC) {
@@ -438,18 +459,20 @@ impl Proxy {
     fn refuse(&self, refusal: Refusal, peer: Peer, audience: Audience) -> Response<Body> {
         let id = keyring::random::<8>().map_or_else(|_| String::new(), |id| keyring::hex(&id));
         self.refused(refusal, peer, &id);
-        enforce::refuse(refusal, audience, &id)
+        enforce::refuse(&self.settings.pages, refusal, audience, &id)
     }
 
     /// Counts and logs a refusal, whoever made it.
     pub fn refused(&self, refusal: Refusal, peer: Peer, reference: &str) {
         self.metrics.refusals.inc(refusal);
+        let Some(untold) = self.pace.say(refusal as usize, Instant::now()) else { return };
         tracing::info!(
             target: "headcount::refused",
             reason = refusal.code(),
             status = refusal.status().as_u16(),
             %peer,
             reference,
+            untold = (untold > 0).then_some(untold),
             "request refused"
         );
     }

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::audit::{AuditEvent, AuditLog};
+use crate::audit::{AuditEvent, AuditLog, EventKind};
 use crate::clock::Clock;
 use crate::decide::{self, How, Login, Rotation};
+use crate::evictions::Evictions;
 use crate::metrics::Metrics;
 use crate::policy::{Limits, Switches};
 use crate::registry::{Entry, Registry};
@@ -21,12 +22,18 @@ const EXPIRED_PER_SWEEP: usize = 500;
 pub struct RegistryFeed {
     pub registry: Arc<Registry>,
     pub audit: Arc<AuditLog>,
+    pub evictions: Arc<Evictions>,
 }
 
 impl Feed for RegistryFeed {
     fn committed(&self, change: Committed) {
         self.registry.apply(&change);
         for event in change.events {
+            if let (EventKind::SessionEnded, Some(EndReason::Limit), Some(user)) =
+                (event.event, event.reason, &event.user)
+            {
+                self.evictions.note(&user.as_str().into(), event.time);
+            }
             self.audit.publish(event);
         }
     }
@@ -47,15 +54,29 @@ pub struct Recorder {
     pub limits: Limits,
     pub switches: Switches,
     pub session: SessionSettings,
+    pub evictions: Arc<Evictions>,
 }
 
 impl Recorder {
     /// Decides over a login that the app has accepted.
     pub async fn login(&self, login: Login) -> Result<Decision, StoreError> {
         let scope = Scope { user: login.user.clone(), ids: login.previous.into_iter().collect() };
-        let (limits, switches) = (self.limits.clone(), self.switches);
+        let (limits, switches) = (self.limits_for(&login), self.switches);
         self.transact(scope, Box::new(move |live| decide::login(&limits, switches, &login, live)))
             .await
+    }
+
+    /// What applies to a login: as configured, unless the user's sessions were evicted too often of
+    /// late. Then those that are there stay, or the war would never end.
+    fn limits_for(&self, login: &Login) -> Limits {
+        let limit = self.limits.of(login.user.as_deref());
+        if let (Some(max), Some(user)) = (limit.evictions_max, &login.user)
+            && self.evictions.recent(user, limit.evictions_window_ms, login.now) >= max as usize
+        {
+            self.metrics.evictions_refused.inc();
+            return Limits { default: Arc::new(limit.without_eviction()), overrides: Vec::new() };
+        }
+        self.limits.clone()
     }
 
     /// Kills what a login that nobody received has left behind.

@@ -33,6 +33,14 @@ macro_rules! refusals {
                 match self { $(Self::$name => StatusCode::$status,)* }
             }
 
+            /// Whether the same request may succeed in a moment; the answer says when.
+            pub fn may_come_again(self) -> bool {
+                matches!(
+                    self.status(),
+                    StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+                )
+            }
+
             /// Whose fault it is.
             pub fn side(self) -> Side {
                 match self { $(Self::$name => Side::$side,)* }
@@ -96,6 +104,8 @@ refusals! {
     LoginUnattributed "login_unattributed" FORBIDDEN Downstream;
     /// A login as another user than the one signed in, where the app lets only guests sign in.
     LoginOverSession "login_over_session" FORBIDDEN Downstream;
+    /// Too many connections from one address.
+    TooManyConnections "too_many_connections" TOO_MANY_REQUESTS Downstream;
     /// Too many connections, or draining.
     Overloaded "overloaded" SERVICE_UNAVAILABLE Internal;
     /// The app could not be asked who somebody is, or too much was asked of it.
@@ -108,6 +118,10 @@ refusals! {
     UpstreamUnreachable "upstream_unreachable" BAD_GATEWAY Upstream;
     /// The app closed or answered with something that is not HTTP.
     UpstreamInvalid "upstream_invalid" BAD_GATEWAY Upstream;
+    /// The request as a whole took longer than it may.
+    RequestTimeout "request_timeout" GATEWAY_TIMEOUT Internal;
+    /// The app has as many requests as it may, and too many wait.
+    UpstreamBusy "upstream_busy" SERVICE_UNAVAILABLE Upstream;
     /// The app did not answer in time.
     UpstreamTimeout "upstream_timeout" GATEWAY_TIMEOUT Upstream;
 }

@@ -19,12 +19,15 @@ use tokio::task::JoinHandle;
 use crate::admin::{self, Tokens};
 use crate::audit::{AuditEvent, AuditLog};
 use crate::clock::{Clock, SystemClock};
-use crate::enforce::{self, Audience};
+use crate::descriptors::{self, Wanted};
+use crate::enforce;
+use crate::evictions::Evictions;
 use crate::issue::Shapes;
 use crate::keyring::{KeyError, Keyring};
 use crate::lifecycle::Lifecycle;
 use crate::listener::{Edge, Hooks, Inherited, Workers};
 use crate::metrics::{Levels, Metrics};
+use crate::pace::Pace;
 use crate::proxy::{Lasting, Live, LiveWorker, Proxy};
 use crate::recorder::RegistryFeed;
 use crate::refusal::Refusal;
@@ -38,6 +41,8 @@ use self::reload::Reloader;
 
 /// Audit events a slow listener may lag behind.
 const TAP_EVENTS: usize = 1024;
+/// For each reason; all are counted.
+const REFUSALS_LOGGED_PER_SECOND: u32 = 200;
 
 /// Why it did not start.
 #[derive(Debug, thiserror::Error)]
@@ -74,14 +79,14 @@ pub struct Running {
 }
 
 /// Starts everything; returns when requests are answered. `file` is where the settings are from, if
-/// they can be read again; `inherited` are sockets to use instead of
-/// new ones.
+/// they can be read again; `inherited` are sockets to use instead of new ones.
 pub async fn start(
-    settings: Settings,
+    mut settings: Settings,
     file: Option<PathBuf>,
     mut inherited: Inherited,
     lifecycle: Lifecycle,
 ) -> Result<Running, StartError> {
+    fit(&mut settings);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::new(Metrics::new());
     let (tap, audit) = broadcast::channel(TAP_EVENTS);
@@ -129,6 +134,28 @@ pub async fn start(
     })
 }
 
+/// Lowers the limits to what open files suffice for, so that whoever comes too many is told, and the
+/// store and the admin listener can always open what they need.
+fn fit(settings: &mut Settings) {
+    let (server, upstream) = (&mut settings.server, &mut settings.upstream);
+    let (connections, requests) = (&mut server.limits.connections_max, &mut upstream.requests_max);
+    let wanted = Wanted { clients: *connections, app: *requests };
+    let idle = upstream.idle_connections_max;
+    let budget = match descriptors::budget(server.workers, idle, wanted) {
+        Ok(budget) => budget,
+        Err(error) => return tracing::warn!(%error, "the limit of open files is not known"),
+    };
+    if budget.clients < *connections || budget.app < *requests {
+        (*connections, *requests) = (budget.clients, budget.app);
+        tracing::warn!(
+            open_files = budget.limit,
+            connections = budget.clients,
+            upstream_requests = budget.app,
+            "the limit of open files allows no more; raise it (LimitNOFILE, ulimit -n)"
+        );
+    }
+}
+
 async fn build(
     settings: Settings,
     clock: Arc<dyn Clock>,
@@ -141,8 +168,12 @@ async fn build(
     let audit =
         Arc::new(AuditLog::new(settings.app.clone(), node, Some(tap), Arc::clone(&metrics)));
     let registry = Arc::new(Registry::new(settings.limits.clone()));
-    let feed =
-        Arc::new(RegistryFeed { registry: Arc::clone(&registry), audit: Arc::clone(&audit) });
+    let evictions = Arc::new(Evictions::default());
+    let feed = Arc::new(RegistryFeed {
+        registry: Arc::clone(&registry),
+        audit: Arc::clone(&audit),
+        evictions: Arc::clone(&evictions),
+    });
     let path = settings.store.path.clone();
     let failed = |source| StartError::Store { path: path.clone(), source };
     let store =
@@ -150,7 +181,19 @@ async fn build(
     let mut loaded = store.load().await.map_err(failed)?;
     let shapes = Shapes::new(std::mem::take(&mut loaded.shapes));
     registry.load(loaded);
-    let lasting = Lasting { keyring, store, registry, audit, metrics, clock, shapes, lifecycle };
+    let pace = Pace::new(Refusal::ALL.len(), REFUSALS_LOGGED_PER_SECOND);
+    let lasting = Lasting {
+        keyring,
+        store,
+        registry,
+        audit,
+        metrics,
+        clock,
+        shapes,
+        evictions,
+        pace,
+        lifecycle,
+    };
     let proxy = Proxy::new(settings, lasting);
     if proxy.recorder.enforces() {
         let noted = proxy.registry.observed();
@@ -159,10 +202,12 @@ async fn build(
     Ok(proxy)
 }
 
-fn read_levels(proxy: &Proxy, edge: &Arc<Edge>) {
+fn read_levels(live: &Arc<Live>, edge: &Arc<Edge>) {
+    let (shared, proxy) = (Arc::clone(live), live.now());
     let (registry, edge) = (Arc::clone(&proxy.registry), Arc::clone(edge));
     let store = Arc::clone(&proxy.recorder.store);
     proxy.metrics.read_levels(move || {
+        let slots = Arc::clone(&shared.now().slots);
         let counts = registry.counts();
         Levels {
             sessions_live: counts.live as u64,
@@ -172,6 +217,8 @@ fn read_levels(proxy: &Proxy, edge: &Arc<Edge>) {
             untracked: registry.untracked_count() as u64,
             store_statements: store.statements(),
             connections: edge.connections_open() as u64,
+            upstream_requests: slots.used() as u64,
+            upstream_queue: slots.waiting() as u64,
         }
     });
 }
@@ -181,7 +228,7 @@ fn make_edge(live: &Arc<Live>, tls: Option<Arc<Tls>>) -> Arc<Edge> {
     let refused = Arc::clone(live);
     let hooks = Hooks {
         render: enforce::refuse_raw,
-        answer: |refusal| enforce::refuse(refusal, Audience::Page, "-"),
+        answer: enforce::refuse_plainly,
         on_refused: Box::new(move |refusal, peer| {
             let proxy = refused.now();
             if refusal == Refusal::InternalError {
@@ -193,7 +240,7 @@ fn make_edge(live: &Arc<Live>, tls: Option<Arc<Tls>>) -> Arc<Edge> {
     };
     let edge = Edge::new(&proxy.settings.server, tls, hooks, proxy.lifecycle.clone());
     let edge = Arc::new(edge);
-    read_levels(&proxy, &edge);
+    read_levels(live, &edge);
     edge
 }
 

@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::pages::Pages;
 use crate::policy::{Limits, Switches};
 use crate::rules::expression::Expression;
 use crate::rules::matcher::Patterns;
@@ -37,6 +39,7 @@ pub struct Settings {
     pub limits: Limits,
     pub switches: Switches,
     pub enforcement: EnforcementSettings,
+    pub pages: Arc<Pages>,
     pub store: StoreSettings,
     pub admin: Option<AdminSettings>,
     pub log: LogSettings,
@@ -223,6 +226,8 @@ pub struct CertificateFiles {
 pub struct ServerLimits {
     /// Open connections over all listeners.
     pub connections_max: usize,
+    /// Open connections from one IPv4 address or IPv6 /64; those of trusted proxies do not count.
+    pub connections_per_address_max: usize,
     /// Bytes of a request head: request line and headers.
     pub head_bytes_max: usize,
     /// Header lines of a request.
@@ -249,6 +254,8 @@ pub struct ServerLimits {
     pub body_idle_timeout_ms: u64,
     /// A client must take some of the answer within.
     pub write_stall_timeout_ms: u64,
+    /// From the head of a request to the end of its answer; tunnels excepted.
+    pub request_timeout_ms: Option<u64>,
 }
 
 /// `[upstream]` and `[upstream.timeouts]`.
@@ -259,6 +266,11 @@ pub struct UpstreamSettings {
     pub preserve_host: bool,
     /// Whether the app gets headers that ask it to take one method for another.
     pub method_override: bool,
+    /// Requests at the app at once, tunnels included.
+    pub requests_max: usize,
+    /// Requests that wait while it has so many.
+    pub queue_max: usize,
+    pub queue_timeout_ms: u64,
     /// Idle connections kept per worker.
     pub idle_connections_max: usize,
     /// Header lines accepted in an answer.

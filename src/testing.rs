@@ -44,6 +44,7 @@ pub(crate) fn server_settings() -> ServerSettings {
         shutdown_delay_ms: 0,
         limits: ServerLimits {
             connections_max: 100,
+            connections_per_address_max: 100,
             head_bytes_max: 64 * 1024,
             headers_max: 100,
             target_bytes_max: 8 * 1024,
@@ -57,6 +58,7 @@ pub(crate) fn server_settings() -> ServerSettings {
             keep_alive_timeout_ms: 30_000,
             body_idle_timeout_ms: 30_000,
             write_stall_timeout_ms: 30_000,
+            request_timeout_ms: None,
         },
     }
 }
@@ -66,6 +68,9 @@ pub(crate) fn upstream_settings(app: SocketAddr) -> UpstreamSettings {
         authority: app.to_string(),
         preserve_host: true,
         method_override: false,
+        requests_max: 100,
+        queue_max: 100,
+        queue_timeout_ms: 5_000,
         idle_connections_max: 4,
         headers_max: 100,
         head_bytes_max: 64 * 1024,

@@ -3,6 +3,7 @@
 
 mod connect;
 mod pool;
+mod strict;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +39,13 @@ pub enum UpstreamError {
     /// The answer is not HTTP, or over its limits.
     #[error("the app's answer cannot be read: {0}")]
     Invalid(#[source] hyper::Error),
+    /// Where the answer ends is not clear.
+    #[error(
+        "the app's answer has no clear end: its Content-Length or Transfer-Encoding is ambiguous"
+    )]
+    Framing,
+    #[error("the app sent more than {} interim answers", strict::INTERIM_MAX)]
+    Interim,
     #[error("the app did not answer in time")]
     Timeout,
     /// The client's body failed, so the request was broken off.
@@ -53,7 +61,9 @@ impl UpstreamError {
                 Refusal::UpstreamTimeout
             }
             Self::Connect(_) => Refusal::UpstreamUnreachable,
-            Self::Closed(_) | Self::Invalid(_) => Refusal::UpstreamInvalid,
+            Self::Closed(_) | Self::Invalid(_) | Self::Framing | Self::Interim => {
+                Refusal::UpstreamInvalid
+            }
             Self::Timeout => Refusal::UpstreamTimeout,
             Self::RequestBody(refusal) => *refusal,
         }
@@ -94,6 +104,7 @@ impl Upstream {
         mut request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, UpstreamError> {
         *request.version_mut() = Version::HTTP_11;
+        strict::keep_body(&mut request);
         let upload = request.body().upload().cloned();
         let upload = upload.as_deref();
         let link = match self.pool.take() {
@@ -118,16 +129,25 @@ impl Upstream {
     async fn exchange(
         &self,
         mut link: Link,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         upload: Option<&Upload>,
     ) -> Result<Result<Response<Incoming>, UpstreamError>, Box<TrySendError<Request<RequestBody>>>>
     {
         let mut driver = AbortOnDrop(Some(link.driver()));
+        let flooded = strict::limit_interim(&mut request);
         let answer = link.sender().try_send_request(request);
-        let Some(answer) = in_time(answer, upload, self.first_byte_timeout).await else {
+        let answer = tokio::select! {
+            biased;
+            () = flooded.cancelled() => return Ok(Err(UpstreamError::Interim)),
+            answer = in_time(answer, upload, self.first_byte_timeout) => answer,
+        };
+        let Some(answer) = answer else {
             return Ok(Err(UpstreamError::Timeout));
         };
-        let response = answer.map_err(Box::new)?;
+        let mut response = answer.map_err(Box::new)?;
+        if !strict::check_framing(response.headers_mut()) {
+            return Ok(Err(UpstreamError::Framing));
+        }
         driver.0 = None;
         // An answer given before the end of the request: what the app reads next is uncertain.
         let early = upload.is_some_and(|upload| !upload.finished());

@@ -4,11 +4,14 @@
 mod cookies;
 mod logins;
 pub mod parsers;
+pub mod proxy;
 mod rules;
 mod set_cookie;
+pub mod strict;
 
 pub use cookies::{cookies, values};
 pub use logins::logins;
+pub use proxy::proxy;
 pub use rules::rules;
 pub use set_cookie::set_cookie;
 
@@ -26,6 +29,7 @@ pub const TARGETS: &[Target] = &[
     ("path", path),
     ("logins", logins),
     ("rules", rules),
+    ("proxy", proxy),
 ];
 
 /// The canonical form of a path is canonical, and has nothing in it that could be read otherwise.

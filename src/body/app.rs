@@ -8,12 +8,15 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::take_all;
+use crate::slots::Slot;
 
 /// What was read of an answer and what is still to come: together the app's own bytes.
 #[derive(Debug)]
 pub struct AppBody {
     read: Bytes,
     rest: Incoming,
+    /// What the request holds at the app until its answer has ended.
+    slot: Option<Slot>,
 }
 
 impl AppBody {
@@ -23,11 +26,21 @@ impl AppBody {
         debug_assert!(self.read.is_empty(), "what was read twice would be lost");
         Self { read, ..self }
     }
+
+    /// An answer that has not been read yet.
+    pub fn new(rest: Incoming, slot: Slot) -> Self {
+        Self { read: Bytes::new(), rest, slot: Some(slot) }
+    }
+
+    /// Takes the slot, for a tunnel that outlives the answer.
+    pub fn take_slot(&mut self) -> Option<Slot> {
+        self.slot.take()
+    }
 }
 
 impl From<Incoming> for AppBody {
     fn from(rest: Incoming) -> Self {
-        Self { read: Bytes::new(), rest }
+        Self { read: Bytes::new(), rest, slot: None }
     }
 }
 

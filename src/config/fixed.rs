@@ -46,6 +46,10 @@ fn values(settings: &Settings) -> Vec<(&'static str, String)> {
         ("server.workers", server.workers.to_string()),
         ("server.node", quoted(&server.node)),
         ("server.limits.connections", server.limits.connections_max.to_string()),
+        (
+            "server.limits.connections_per_address",
+            server.limits.connections_per_address_max.to_string(),
+        ),
         ("app.name", quoted(&app)),
         ("store.url", quoted(&format_args!("sqlite://{}", store.path.display()))),
         ("store.key_file", quoted(&store.key_file.display())),

@@ -14,6 +14,8 @@ fn limit(max: u32, on_limit: OnLimit) -> Limit {
         evict_order: EvictOrder::LeastRecentlyUsed,
         evict_if_idle_for_ms: None,
         otherwise: OnLimit::Deny,
+        evictions_max: None,
+        evictions_window_ms: 600_000,
         idle_timeout_ms: Some(30 * 60_000),
         absolute_timeout_ms: Some(12 * 3_600_000),
     }

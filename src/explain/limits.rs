@@ -16,6 +16,7 @@ pub(super) fn limit(settings: &Settings) -> Vec<String> {
     }];
     if limit.max_sessions.is_some() {
         sentences.push(over_limit(limit));
+        sentences.extend(war(limit));
     }
     sentences.push(
         "Signing in again in the same browser as the same user does not add a session; signing in \
@@ -44,6 +45,15 @@ fn over_limit(limit: &Limit) -> String {
             duration(idle_ms)
         ),
     }
+}
+
+/// What ends a war of logins.
+fn war(limit: &Limit) -> Option<String> {
+    let max = limit.evictions_max.filter(|_| limit.on_limit == OnLimit::Evict)?;
+    let window = duration(limit.evictions_window_ms);
+    Some(format!(
+        "After {max} evictions within {window} such logins are refused until fewer are left in that time."
+    ))
 }
 
 fn names(settings: &Settings) -> String {

@@ -7,6 +7,7 @@ use super::*;
 fn limits() -> ServerLimits {
     ServerLimits {
         connections_max: 10,
+        connections_per_address_max: 10,
         head_bytes_max: 65_536,
         headers_max: 100,
         target_bytes_max: 64,
@@ -20,6 +21,7 @@ fn limits() -> ServerLimits {
         keep_alive_timeout_ms: 1,
         body_idle_timeout_ms: 1,
         write_stall_timeout_ms: 1,
+        request_timeout_ms: None,
     }
 }
 
@@ -89,11 +91,31 @@ fn only_a_proper_websocket_request_is_an_upgrade() {
     let upgrade = |method, headers: &[(&str, &str)]| {
         check(&request(method, "/", headers), &limits()).unwrap().upgrade
     };
-    let ask = [("host", "h"), ("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")];
+    let ask = [
+        ("host", "h"),
+        ("connection", "keep-alive, Upgrade"),
+        ("upgrade", "WebSocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
     assert!(upgrade("GET", &ask));
     assert!(!upgrade("POST", &ask));
-    assert!(!upgrade("GET", &[("host", "h"), ("connection", "upgrade"), ("upgrade", "h2c")]));
-    assert!(!upgrade("GET", &[("host", "h"), ("upgrade", "websocket")]));
+    for (name, value) in [
+        ("connection", "close"),
+        ("upgrade", "h2c"),
+        ("upgrade", "h2c, websocket"),
+        ("sec-websocket-version", "8"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZQ=="),
+        ("sec-websocket-key", "no base64"),
+    ] {
+        let other = ask.map(|line| if line.0 == name { (name, value) } else { line });
+        assert!(!upgrade("GET", &other), "{name}: {value}");
+    }
+    for left_out in 1..ask.len() {
+        let mut less = ask.to_vec();
+        less.remove(left_out);
+        assert!(!upgrade("GET", &less), "{less:?}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::addresses::Seat;
 use super::{Edge, FRESH_GRACE, Terms, linger, reject};
 use crate::conn::Deadlines;
 use crate::peer::Peer;
@@ -36,6 +37,16 @@ impl Entrance {
         }
     }
 
+    /// Whether the address a connection comes from is its client's.
+    pub(super) fn knows_addresses(&self) -> bool {
+        !self.proxy_protocol
+    }
+
+    /// Whether it speaks for many clients.
+    pub(super) fn trusts(&self, peer: Peer) -> bool {
+        self.trusted_proxies.contain(peer.ip())
+    }
+
     pub(super) fn speaks_tls(&self, socket: &Socket) -> bool {
         self.tls.is_some() && socket.is_tcp()
     }
@@ -56,11 +67,22 @@ pub(super) async fn arrive(
     mut peer: Peer,
     edge: &Edge,
     terms: &Terms,
+    seat: &mut Option<Seat>,
 ) -> Option<Arrived> {
     let (entrance, deadlines) = (&terms.entrance, terms.deadlines);
     let arriving = async {
         if entrance.proxy_protocol {
             peer = introduced(&mut socket, peer, edge, terms).await?;
+            match edge.seat(terms, peer) {
+                Ok(taken) => *seat = taken,
+                Err(refusal) => {
+                    (edge.hooks.on_refused)(refusal, peer);
+                    if !entrance.speaks_tls(&socket) {
+                        reject(socket, &edge.hooks, refusal).await;
+                    }
+                    return None;
+                }
+            }
         }
         match &entrance.tls {
             Some(tls) if socket.is_tcp() => shake_hands(socket, peer, tls, edge, deadlines).await,

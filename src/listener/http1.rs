@@ -11,10 +11,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::{FRESH_GRACE, Server, Service, call};
+use super::{Admission, FRESH_GRACE, Server, Service, call};
 use crate::conn::{ConnState, Guarded, Phase, Tracked};
 use crate::idle::Alarm;
 use crate::peer::Peer;
@@ -44,18 +43,18 @@ pub(super) async fn serve<S: Service>(
     transport: Transport,
     peer: Peer,
     server: Arc<Server<S>>,
-    permit: OwnedSemaphorePermit,
+    admission: Admission,
 ) {
     let state = Arc::new(ConnState::default());
     let hooks = Arc::clone(&server.edge.hooks);
-    // The permit goes with the socket, into a tunnel too.
+    // The admission goes with the socket, into a tunnel too.
     let io = Guarded::new(
         transport,
         peer,
         Arc::clone(&state),
         hooks,
         server.terms.deadlines,
-        Box::new(permit),
+        Box::new(admission),
     );
     let service = service_fn(|request: Request<Incoming>| {
         state.requested(!http_body::Body::is_end_stream(request.body()));

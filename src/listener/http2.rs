@@ -13,10 +13,9 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::{FRESH_GRACE, Server, Service, call};
+use super::{Admission, FRESH_GRACE, Server, Service, call};
 use crate::conn::{Advice, ConnState, Guarded, Streams};
 use crate::idle::Alarm;
 use crate::lifecycle::Lifecycle;
@@ -74,11 +73,12 @@ pub(super) async fn serve<S: Service>(
     transport: Transport,
     peer: Peer,
     server: Arc<Server<S>>,
-    permit: OwnedSemaphorePermit,
+    admission: Admission,
 ) {
     let state = Arc::new(ConnState::tunnel());
     let hooks = Arc::clone(&server.edge.hooks);
-    let io = Guarded::new(transport, peer, state, hooks, server.terms.deadlines, Box::new(permit));
+    let deadlines = server.terms.deadlines;
+    let io = Guarded::new(transport, peer, state, hooks, deadlines, Box::new(admission));
     let streams = Streams::new();
     let service = service_fn(|request: Request<Incoming>| {
         let (server, stream) = (Arc::clone(&server), streams.begin());

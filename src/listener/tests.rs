@@ -133,9 +133,9 @@ async fn unreadable_heads_get_our_page() {
         ("GET / HTTP/3.7\r\n\r\n".into(), Refusal::MalformedHead),
         (
             "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n".into(),
-            Refusal::MalformedHead,
+            Refusal::FramingInvalid,
         ),
-        ("POST / HTTP/1.1\r\nTransfer-Encoding: x\r\n\r\n".into(), Refusal::MalformedHead),
+        ("POST / HTTP/1.1\r\nTransfer-Encoding: x\r\n\r\n".into(), Refusal::FramingInvalid),
         (format!("GET / HTTP/1.1\r\n{many}\r\n"), Refusal::HeadTooLarge),
         (format!("GET / HTTP/1.1\r\nX: {large}\r\n\r\n"), Refusal::HeadTooLarge),
         (format!("GET /{long} HTTP/1.1\r\n\r\n"), Refusal::TargetTooLong),

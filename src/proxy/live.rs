@@ -11,17 +11,20 @@ use super::{Proxy, Worker};
 use crate::audit::AuditLog;
 use crate::body::Body;
 use crate::clock::Clock;
+use crate::evictions::Evictions;
 use crate::issue::Shapes;
 use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::listener::Service;
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::peer::Peer;
 use crate::probes::Probes;
 use crate::recorder::Recorder;
 use crate::registry::Registry;
 use crate::session::Mode;
 use crate::settings::{Settings, UrlIds};
+use crate::slots::Slots;
 use crate::steps::Steps;
 use crate::store::Store;
 use crate::upstream::Upstream;
@@ -55,14 +58,26 @@ pub struct Lasting {
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
     pub shapes: Shapes,
+    pub evictions: Arc<Evictions>,
+    pub pace: Pace,
     pub lifecycle: Lifecycle,
 }
 
 impl Proxy {
     /// The first one.
     pub fn new(settings: Settings, lasting: Lasting) -> Self {
-        let Lasting { keyring, store, registry, audit, metrics, clock, shapes, lifecycle } =
-            lasting;
+        let Lasting {
+            keyring,
+            store,
+            registry,
+            audit,
+            metrics,
+            clock,
+            shapes,
+            evictions,
+            pace,
+            lifecycle,
+        } = lasting;
         let (cache_ms, rate) = probe_bounds(&settings);
         Self {
             keyring: Arc::new(keyring),
@@ -75,6 +90,7 @@ impl Proxy {
                 limits: settings.limits.clone(),
                 switches: settings.switches,
                 session: settings.session.clone(),
+                evictions,
             },
             registry,
             metrics,
@@ -82,6 +98,8 @@ impl Proxy {
             shapes: Arc::new(shapes),
             steps: Arc::new(Steps::new(settings.session.step_timeout_ms)),
             probes: Arc::new(Probes::new(cache_ms, rate)),
+            pace: Arc::new(pace),
+            slots: Arc::new(slots(&settings)),
             lifecycle,
             carriers: carriers(&settings),
             settings,
@@ -93,6 +111,15 @@ impl Proxy {
         let (cache_ms, rate) = probe_bounds(&settings);
         self.probes.set_bounds(cache_ms, rate);
         self.steps.keep_for(settings.session.step_timeout_ms);
+        let room = |settings: &Settings| {
+            let app = &settings.upstream;
+            (app.requests_max, app.queue_max, app.queue_timeout_ms)
+        };
+        // Requests under way keep their room in the old ones.
+        let slots = match room(&self.settings) == room(&settings) {
+            true => Arc::clone(&self.slots),
+            false => Arc::new(slots(&settings)),
+        };
         Self {
             keyring: Arc::clone(&self.keyring),
             recorder: Recorder {
@@ -107,11 +134,18 @@ impl Proxy {
             shapes: Arc::clone(&self.shapes),
             steps: Arc::clone(&self.steps),
             probes: Arc::clone(&self.probes),
+            pace: Arc::clone(&self.pace),
+            slots,
             lifecycle: self.lifecycle.clone(),
             carriers: carriers(&settings),
             settings,
         }
     }
+}
+
+fn slots(settings: &Settings) -> Slots {
+    let app = &settings.upstream;
+    Slots::new(app.requests_max, app.queue_max, app.queue_timeout_ms)
 }
 
 /// How long an answer of a probe counts, and how many there may be in a second.

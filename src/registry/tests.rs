@@ -12,6 +12,8 @@ fn registry() -> Registry {
             evict_order: EvictOrder::LeastRecentlyUsed,
             evict_if_idle_for_ms: None,
             otherwise: OnLimit::Evict,
+            evictions_max: None,
+            evictions_window_ms: 600_000,
             idle_timeout_ms: Some(60_000),
             absolute_timeout_ms: Some(600_000),
         }),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::signal::unix::Signal;
 use tokio::sync::Mutex;
 
-use super::supervisor;
+use super::{fit, supervisor};
 use crate::admin::Tokens;
 use crate::config::{self, Fixed, Report};
 use crate::listener::Edge;
@@ -86,7 +86,8 @@ impl Reloader {
 
     async fn attempt(&self) -> Result<String, ReloadError> {
         let file = self.file.clone().ok_or(ReloadError::NoFile)?;
-        let settings = settled(&file).await?;
+        let mut settings = settled(&file).await?;
+        fit(&mut settings);
         let old = self.live.now();
         let fixed = config::fixed(&old.settings, &settings);
         if !fixed.is_empty() {

@@ -40,10 +40,11 @@ impl Service for Relay {
         match self.upstream.send(Permit::own(), Request::from_parts(parts, body)).await {
             Ok(mut response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 let app = hyper::upgrade::on(&mut response);
-                let (client, cut) = (upgrade.unwrap(), self.cut.clone());
+                let (client, session) = (upgrade.unwrap(), self.cut.clone());
                 tokio::spawn(async move {
                     let (client, app) = (client.await.unwrap(), app.await.unwrap());
-                    crate::tunnel::relay(client, app, cut, || {}).await;
+                    let ends = crate::tunnel::Ends { session, drain: CancellationToken::new() };
+                    crate::tunnel::relay(client, app, ends, || {}).await;
                 });
                 response.map(|_| Body::Empty)
             }

@@ -149,6 +149,26 @@ HEADS = {
     "path_relative": replaced(path="login"),
     "method_twice": HEAD[:1] + HEAD,
     "pseudo_late": HEAD[:3] + [("accept", "*/*")] + HEAD[3:],
+    "name_blank": HEAD + [("x y", "1")],
+    "name_colon": HEAD + [("x:y", "1")],
+    "name_empty": HEAD + [("", "1")],
+    "name_line_end": HEAD + [("x\r\ny", "1")],
+    "name_nul": HEAD + [("x\0y", "1")],
+    "value_line_end": HEAD + [("x", "a\r\nCookie: sid=x")],
+    "value_bare_line_feed": HEAD + [("x", "a\nb")],
+    "value_nul": HEAD + [("x", "a\0b")],
+    "method_blank": replaced(method="GET / HTTP/1.1"),
+    "method_line_end": replaced(method="GET / HTTP/1.1\r\nx: y"),
+    "path_blank": replaced(path="/a b"),
+    "path_line_end": replaced(path="/ HTTP/1.1\r\nx: y\r\n"),
+    "path_nul": replaced(path="/a\0b"),
+    "scheme_injected": replaced(scheme="https://shop.test/?x="),
+    "pseudo_unknown": replaced() + [(":unknown", "x")],
+    "pseudo_of_answers": replaced() + [(":status", "200")],
+    "authority_twice": replaced() + [(":authority", "other.test")],
+    "length_signed": replaced(method="POST") + [("content-length", "+0")],
+    "length_list": replaced(method="POST") + [("content-length", "0, 0")],
+    "length_without_body": replaced(method="POST") + [("content-length", "5")],
     "many_headers": HEAD + [(f"x-{number}", "y") for number in range(150)],
     "large_headers": HEAD + [(f"x-{number}", "y" * 4000) for number in range(40)],
 }
@@ -175,6 +195,10 @@ def run(client, case):
         head = replaced(method="POST") + [("content-length", length)]
         request(client, head, b"abcd")
         client.read(answered)
+    elif case == "get_with_body":
+        client.start()
+        request(client, HEAD, b"abcd")
+        client.read(answered)
     elif case == "length_twice":
         client.start()
         head = replaced(method="POST") + [("content-length", "4"), ("content-length", "4")]
@@ -184,6 +208,12 @@ def run(client, case):
         client.start()
         stream = request(client, replaced(method="POST"), b"abcd", end=False)
         client.h2.send_headers(stream, [("cookie", "sid=trailer")], end_stream=True)
+        client.flush()
+        client.read(answered)
+    elif case == "trailers_pseudo":
+        client.start()
+        stream = request(client, replaced(method="POST"), b"abcd", end=False)
+        client.h2.send_headers(stream, [(":path", "/other")], end_stream=True)
         client.flush()
         client.read(answered)
     elif case == "many_streams":

@@ -3,6 +3,7 @@
 
 mod http2;
 mod proxy_protocol;
+mod scan;
 mod tls;
 mod unix;
 

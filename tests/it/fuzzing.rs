@@ -3,7 +3,7 @@
 
 #[expect(unreachable_pub, reason = "it is the library of the fuzz targets too")]
 #[path = "../../fuzz/src/lib.rs"]
-mod targets;
+pub(crate) mod targets;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -20,6 +20,10 @@ mod learn;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod support;

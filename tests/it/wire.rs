@@ -2,14 +2,19 @@
 //! happens to a login when either side fails.
 
 mod answers;
+mod app_framing;
 mod bad_input;
 mod basic;
 mod chunks;
 mod cookies;
 mod login;
 mod methods;
+mod pages;
+mod pipelines;
 mod probe;
+mod remember;
 mod scopes;
+mod sockets;
 mod steps;
 mod streams;
 mod tokens;

@@ -154,6 +154,8 @@ struct Written {
     evict_order: Option<EvictOrder>,
     evict_if_idle_for: Option<At<u64>>,
     otherwise: Option<At<OnLimit>>,
+    max_evictions: Option<Option<u32>>,
+    evictions_window: Option<u64>,
     idle_timeout: Option<At<Option<u64>>>,
     absolute_timeout: Option<At<Option<u64>>>,
 }
@@ -168,6 +170,10 @@ impl Written {
         ];
         Self {
             max_sessions: max_sessions(table),
+            max_evictions: max_evictions(table),
+            evictions_window: table
+                .duration_at("evictions_window", SECOND..=DAY)
+                .map(|at| at.value),
             on_limit: table.choice_if_any("on_limit", &on_limit, &["ask"]),
             evict_order: table.choice_if_any("evict_order", &orders, &[]).map(|at| at.value),
             evict_if_idle_for: table.duration_at("evict_if_idle_for", LIFE),
@@ -191,6 +197,8 @@ impl Written {
                 .or(base.evict_if_idle_for_ms)
                 .filter(|_| on_limit == OnLimit::Evict),
             otherwise: OnLimit::Deny,
+            evictions_max: self.max_evictions.unwrap_or(base.evictions_max),
+            evictions_window_ms: self.evictions_window.map_or(base.evictions_window_ms, to_i64),
             idle_timeout_ms: timeout(&self.idle_timeout, base.idle_timeout_ms),
             absolute_timeout_ms: timeout(&self.absolute_timeout, base.absolute_timeout_ms),
         }
@@ -260,6 +268,21 @@ fn max_sessions(table: &mut Table<'_>) -> Option<Option<u32>> {
     Some(None)
 }
 
+fn max_evictions(table: &mut Table<'_>) -> Option<Option<u32>> {
+    let node = table.take("max_evictions")?;
+    if matches!(&node.value, Value::Text(text) if text == "unlimited") {
+        return Some(None);
+    }
+    // No more are remembered.
+    let number = node.value.integer().and_then(|number| u32::try_from(number).ok());
+    let number = number.filter(|number| (1..=1_000).contains(number));
+    if number.is_none() {
+        let allowed = "a whole number from 1 to 1000, or \"unlimited\"";
+        table.wrong("max_evictions", &node.at, "is not a number of evictions", allowed);
+    }
+    Some(number)
+}
+
 /// `[limit]` but for the mode, which stands in `[enforcement]`.
 pub(super) struct LimitSwitches {
     logout_all: bool,
@@ -293,6 +316,8 @@ pub(super) fn limit(
         evict_order: EvictOrder::LeastRecentlyUsed,
         evict_if_idle_for_ms: None,
         otherwise: OnLimit::Deny,
+        evictions_max: None,
+        evictions_window_ms: to_i64(10 * MINUTE),
         idle_timeout_ms: Some(to_i64(30 * MINUTE)),
         absolute_timeout_ms: Some(to_i64(DAY / 2)),
     };

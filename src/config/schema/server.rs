@@ -64,6 +64,11 @@ fn limits(server: &mut Table<'_>) -> ServerLimits {
     let mut limits = server.table("limits");
     let read = ServerLimits {
         connections_max: to_usize(limits.count("connections", 10_000, 1..=1_000_000)),
+        connections_per_address_max: to_usize(limits.count(
+            "connections_per_address",
+            256,
+            1..=1_000_000,
+        )),
         head_bytes_max: to_usize(limits.size("head", 64 * KIB, 8 * KIB..=MIB)),
         headers_max: to_usize(limits.count("headers", 100, 10..=1_000)),
         target_bytes_max: to_usize(limits.size("target", 16 * KIB, HEAD)),
@@ -77,6 +82,7 @@ fn limits(server: &mut Table<'_>) -> ServerLimits {
         keep_alive_timeout_ms: limits.duration("keep_alive_timeout", 60 * SECOND, PATIENCE),
         body_idle_timeout_ms: limits.duration("body_idle_timeout", 30 * SECOND, PATIENCE),
         write_stall_timeout_ms: limits.duration("write_stall_timeout", 30 * SECOND, PATIENCE),
+        request_timeout_ms: limits.timeout("request_timeout", 100..=DAY).and_then(|at| at.value),
     };
     limits.finish();
     read
@@ -89,18 +95,23 @@ pub(super) fn upstream(root: &mut Table<'_>, listen: &[ListenAddress]) -> Upstre
     let preserve_host = upstream.flag("preserve_host", true);
     let method_override = upstream.flag("method_override", false);
     let idle_connections = upstream.count("idle_connections", 64, 0..=10_000);
+    let requests = upstream.count("requests", 10_000, 1..=1_000_000);
+    let queue = upstream.count("queue", 1_000, 0..=1_000_000);
     let headers = upstream.count("headers", 200, 10..=1_000);
-    let head = upstream.size("head", 256 * KIB, 8 * KIB..=MIB);
+    let head = upstream.size("head", 64 * KIB, 8 * KIB..=MIB);
     let inspect = upstream.size("inspect", 256 * KIB, KIB..=16 * MIB);
     let mut timeouts = upstream.table("timeouts");
     let settings = UpstreamSettings {
         authority,
         preserve_host,
         method_override,
+        requests_max: to_usize(requests),
+        queue_max: to_usize(queue),
         idle_connections_max: to_usize(idle_connections),
         headers_max: to_usize(headers),
         head_bytes_max: to_usize(head),
         inspect_bytes_max: to_usize(inspect),
+        queue_timeout_ms: timeouts.duration("queue", 5 * SECOND, PATIENCE),
         connect_timeout_ms: timeouts.duration("connect", 2 * SECOND, PATIENCE),
         first_byte_timeout_ms: timeouts.duration("first_byte", 60 * SECOND, 100..=DAY),
         body_idle_timeout_ms: timeouts.duration("body_idle", 60 * SECOND, 100..=DAY),

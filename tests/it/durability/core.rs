@@ -10,6 +10,7 @@ use headcount::clock::Clock;
 use headcount::cookies::Candidate;
 use headcount::credentials::{Judge, Keys, Presented};
 use headcount::decide::Login;
+use headcount::evictions::Evictions;
 use headcount::keyring::{Keyring, hex, random, random_session_id};
 use headcount::metrics::Metrics;
 use headcount::policy::{
@@ -39,6 +40,8 @@ pub(super) fn limit(max_sessions: Option<u32>, on_limit: OnLimit) -> Limit {
         evict_order: EvictOrder::LeastRecentlyUsed,
         evict_if_idle_for_ms: None,
         otherwise: OnLimit::Deny,
+        evictions_max: None,
+        evictions_window_ms: 600_000,
         idle_timeout_ms: None,
         absolute_timeout_ms: None,
     }
@@ -111,10 +114,13 @@ impl Core {
         let audit = Arc::new(audit);
         let registry = Arc::new(Registry::new(limits.clone()));
         let most_live = Arc::new(AtomicUsize::new(0));
-        let feed = WatchedFeed {
-            inner: RegistryFeed { registry: Arc::clone(&registry), audit: Arc::clone(&audit) },
-            most_live: Arc::clone(&most_live),
+        let evictions = Arc::new(Evictions::default());
+        let inner = RegistryFeed {
+            registry: Arc::clone(&registry),
+            audit: Arc::clone(&audit),
+            evictions: Arc::clone(&evictions),
         };
+        let feed = WatchedFeed { inner, most_live: Arc::clone(&most_live) };
         let path = folder.join("headcount.db");
         let store = sqlite::open(&path, 60_000, Arc::new(feed)).await.unwrap();
         registry.load(store.load().await.unwrap());
@@ -124,8 +130,17 @@ impl Core {
             password_change: OnPasswordChange::EndOthers,
         };
         let session = session_settings();
-        let recorder =
-            Recorder { store, registry, audit, metrics, clock, limits, switches, session };
+        let recorder = Recorder {
+            store,
+            registry,
+            audit,
+            metrics,
+            clock,
+            limits,
+            switches,
+            session,
+            evictions,
+        };
         let keyring = Keyring::open(&folder.join("headcount.key")).unwrap();
         Self { recorder, most_live, keyring }
     }

@@ -69,6 +69,8 @@ fn limits() -> impl Strategy<Value = Limits> {
             evict_order,
             evict_if_idle_for_ms: None,
             otherwise: OnLimit::Deny,
+            evictions_max: None,
+            evictions_window_ms: 600_000,
             idle_timeout_ms: Some(IDLE_MS),
             absolute_timeout_ms: Some(ABSOLUTE_MS),
         };

@@ -121,6 +121,26 @@ fn what_two_parsers_could_read_differently_is_refused() {
         "path_relative",
         "method_twice",
         "pseudo_late",
+        "pseudo_unknown",
+        "pseudo_of_answers",
+        "authority_twice",
+        "name_blank",
+        "name_colon",
+        "name_empty",
+        "name_line_end",
+        "name_nul",
+        "value_line_end",
+        "value_bare_line_feed",
+        "value_nul",
+        "method_blank",
+        "method_line_end",
+        "path_blank",
+        "path_line_end",
+        "path_nul",
+        "scheme_injected",
+        "length_signed",
+        "length_list",
+        "length_without_body",
     ] {
         let seen = case(&proxy, name);
         let gone = !seen["reset"].is_null() || !seen["goaway"].is_null() || seen["status"] == 400;
@@ -142,7 +162,7 @@ fn what_two_parsers_could_read_differently_is_refused() {
 fn a_request_is_judged_as_over_http1() {
     let app = app();
     let proxy = proxy(&app, &tls("shop"));
-    for name in ["plain", "host_same", "host_only", "te_trailers", "trailers"] {
+    for name in ["plain", "host_same", "host_only", "te_trailers", "trailers", "trailers_pseudo"] {
         let seen = case(&proxy, name);
         assert_eq!(seen["status"], 200, "{name}: {seen}");
         let said: Value = serde_json::from_str(seen["body"].as_str().unwrap()).unwrap();
@@ -154,6 +174,15 @@ fn a_request_is_judged_as_over_http1() {
     assert_eq!(said["cookie"], "sid=x; a=1; b=2", "{seen}");
     let names: Vec<_> = seen["headers"].as_array().unwrap().iter().map(|pair| &pair[0]).collect();
     assert!(names.iter().all(|name| *name != "connection" && *name != "keep-alive"), "{names:?}");
+}
+
+#[test]
+fn a_get_keeps_its_body() {
+    let app = app();
+    let proxy = proxy(&app, &tls("shop"));
+    assert_eq!(case(&proxy, "get_with_body")["status"], 200);
+    let seen = app.arrived().remove(0);
+    assert_eq!((seen.method(), &*seen.body), ("GET", &b"4\r\nabcd\r\n0\r\n\r\n"[..]));
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub(crate) fn limit(max_sessions: u32) -> Arc<Limit> {
         evict_order: EvictOrder::LeastRecentlyUsed,
         evict_if_idle_for_ms: None,
         otherwise: OnLimit::Evict,
+        evictions_max: None,
+        evictions_window_ms: 600_000,
         idle_timeout_ms: None,
         absolute_timeout_ms: None,
     })

@@ -39,6 +39,8 @@ pub(crate) struct Proxy {
 pub(crate) struct Kind {
     /// No file may grow beyond so much.
     pub(crate) file_kib: Option<u32>,
+    /// So many files may be open, sockets included.
+    pub(crate) open_files: Option<u32>,
     /// With the log at its finest level.
     pub(crate) traced: bool,
     /// A socket that is passed on to it, as a service manager does; `server.listen` says where it
@@ -61,6 +63,13 @@ impl Proxy {
     #[track_caller]
     pub(crate) fn start_on_small_disk(upstream: SocketAddr, toml: &str, file_kib: u32) -> Self {
         let kind = Kind { file_kib: Some(file_kib), ..Kind::default() };
+        Self::start_as(upstream, None, toml, kind)
+    }
+
+    /// Starts it where no more than `open_files` may be open, sockets included.
+    #[track_caller]
+    pub(crate) fn start_with_few_files(upstream: SocketAddr, toml: &str, open_files: u32) -> Self {
+        let kind = Kind { open_files: Some(open_files), ..Kind::default() };
         Self::start_as(upstream, None, toml, kind)
     }
 
@@ -98,6 +107,16 @@ impl Proxy {
     /// The time that the process has had on a core.
     pub(crate) fn cpu_time(&self) -> Duration {
         self.process.cpu_time()
+    }
+
+    /// Bytes of memory that it has at present.
+    pub(crate) fn memory(&self) -> u64 {
+        self.process.memory()
+    }
+
+    /// The number that the system knows it by.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// The folder of configuration, store and key.
@@ -162,7 +181,7 @@ impl Proxy {
         let preset = self.preset.as_deref();
         let (listen, admin) = (self.address, self.admin_address);
         let config = configuration(self.upstream, preset, &self.toml, listen, admin);
-        self.kind.file_kib = None;
+        (self.kind.file_kib, self.kind.open_files) = (None, None);
         (self.process, self.address, self.admin_address) = run(&self.dir, &config, &self.kind);
     }
 
@@ -267,13 +286,15 @@ admin.tokens = [{{ name = "tests", role = "admin", secret_file = "tests.token" }
 fn run(dir: &TempDir, config: &str, kind: &Kind) -> (Process, SocketAddr, SocketAddr) {
     std::fs::write(dir.path().join("headcount.toml"), config).unwrap();
     let program = env!("CARGO_BIN_EXE_headcount");
-    let by_shell = kind.file_kib.is_some() || kind.listener.is_some();
+    // The shell counts in blocks of 512 bytes. Without the trap the first write too many would kill
+    // instead of fail.
+    let file_size = kind.file_kib.map(|kib| format!("trap '' XFSZ; ulimit -f {}; ", kib * 2));
+    let open_files = kind.open_files.map(|count| format!("ulimit -n {count}; "));
+    let limits: String = [file_size, open_files].into_iter().flatten().collect();
+    let by_shell = !limits.is_empty() || kind.listener.is_some();
     let mut command = Command::new(if by_shell { "sh" } else { program });
-    if let Some(kib) = kind.file_kib {
-        // The shell counts in blocks of 512 bytes. Without the trap the first write too many would
-        // kill instead of fail.
-        let limited = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", kib * 2);
-        command.args(["-c", &limited, program]);
+    if !limits.is_empty() {
+        command.args(["-c", &format!("{limits}exec \"$0\" \"$@\""), program]);
     }
     let input = match &kind.listener {
         None => Stdio::piped(),

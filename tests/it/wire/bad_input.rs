@@ -117,18 +117,21 @@ fn a_body_whose_end_two_servers_could_see_differently_is_answered_400() {
         ("Transfer-Encoding: gzip, chunked\r\n", chunks, "framing_invalid"),
         ("Transfer-Encoding: chunked, chunked\r\n", chunks, "framing_invalid"),
         ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", chunks, "framing_invalid"),
-        ("Transfer-Encoding: xchunked\r\n", chunks, "malformed_head"),
-        ("Transfer-Encoding: chunked, identity\r\n", chunks, "malformed_head"),
-        ("Transfer-Encoding: identity\r\n", chunks, "malformed_head"),
-        ("Transfer-Encoding: \"chunked\"\r\n", chunks, "malformed_head"),
+        ("Transfer-Encoding: xchunked\r\n", chunks, "framing_invalid"),
+        ("Transfer-Encoding: chunked, identity\r\n", chunks, "framing_invalid"),
+        ("Transfer-Encoding: identity\r\n", chunks, "framing_invalid"),
+        ("Transfer-Encoding: \"chunked\"\r\n", chunks, "framing_invalid"),
         ("Transfer_Encoding: chunked\r\nContent-Length: 5\r\n", chunks, "framing_invalid"),
         ("Content_Length: 3\r\n", "", "framing_invalid"),
         ("Content-Length: 003\r\n", "abc", "framing_invalid"),
-        ("Content-Length: +3\r\n", "abc", "malformed_head"),
-        ("Content-Length: -3\r\n", "abc", "malformed_head"),
-        ("Content-Length: 3, 3\r\n", "abc", "malformed_head"),
-        ("Content-Length: 3\r\nContent-Length: 4\r\n", "abcd", "malformed_head"),
-        ("Content-Length: 99999999999999999999\r\n", "", "malformed_head"),
+        ("Content-Length: +3\r\n", "abc", "framing_invalid"),
+        ("Content-Length: -3\r\n", "abc", "framing_invalid"),
+        ("Content-Length: 3, 3\r\n", "abc", "framing_invalid"),
+        ("Content-Length: 3\r\nContent-Length: 4\r\n", "abcd", "framing_invalid"),
+        ("Content-Length: 99999999999999999999\r\n", "", "framing_invalid"),
+        ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", chunks, "framing_invalid"),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", chunks, "framing_invalid"),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 0\r\n", chunks, "framing_invalid"),
     ];
     for (lines, body, reason) in table {
         assert_refused(&site, &post(lines, body), 400, reason);
@@ -137,25 +140,64 @@ fn a_body_whose_end_two_servers_could_see_differently_is_answered_400() {
     assert_refused(&site, &[old, chunks.into()].concat(), 400, "malformed_head");
 }
 
-// A01
+/// What would be a request behind what is refused.
+const HIDDEN: &str = "GET /smuggled HTTP/1.1\r\nHost: shop\r\n\r\n";
+
 #[test]
-fn a_length_beside_an_encoding_is_not_believed_and_nothing_after_it_is_a_request() {
+fn a_length_beside_an_encoding_is_refused_and_nothing_after_it_is_a_request() {
     let site = Site::start("");
     let (length, chunked) = ("Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n");
     for lines in [[length, chunked], [chunked, length]] {
-        let body = "3\r\nabc\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: shop\r\n\r\n";
-        // It reads to the end: the connection is closed.
-        let answer = raw::raw(site.proxy.address, &post(&lines.concat(), body));
-        assert_eq!(raw::status(&answer), 200, "{lines:?}");
-        let text = String::from_utf8(answer).unwrap();
-        assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{lines:?}: {text}");
+        let body = format!("3\r\nabc\r\n0\r\n\r\n{HIDDEN}");
+        assert_refused(&site, &post(&lines.concat(), &body), 400, "framing_invalid");
     }
-    let arrived = site.app.arrived();
-    assert_eq!(arrived.len(), 2);
-    for request in arrived {
-        assert_eq!(request.header("content-length"), None);
-        assert_eq!(unchunked(&request.body), b"abc");
+    assert!(site.seen("/smuggled").is_empty());
+}
+
+#[test]
+fn line_ends_of_another_kind_and_fragments_are_refused() {
+    let site = Site::start("");
+    let table: &[(&[u8], &str)] = &[
+        (b"GET / HTTP/1.1\nHost: shop\nAccept: text/html\n\n", "malformed_head"),
+        (b"GET / HTTP/1.1\r\nHost: shop\nAccept: text/html\r\n\r\n", "malformed_head"),
+        (b"GET / HTTP/1.1\r\nHost: shop\r\nAccept: text/html\r\n\n", "malformed_head"),
+        (b"\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: shop\r\n\r\n", "malformed_head"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "malformed_head"),
+        (b"GET /a#b HTTP/1.1\r\nHost: shop\r\n\r\n", "target_invalid"),
+        (b"GET http://shop#@evil/ HTTP/1.1\r\nHost: shop\r\n\r\n", "target_invalid"),
+    ];
+    for (bytes, reason) in table {
+        assert_refused(&site, bytes, 400, reason);
     }
+}
+
+#[test]
+fn what_is_wrong_behind_a_request_is_refused_after_its_answer() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let site = Site::scripted(&configured("", LOGIN), move |request, _| {
+        (request.target() == "/slow").then(|| {
+            held.wait();
+            Reply::page("200 OK", &[HTML], "slow")
+        })
+    });
+    let wrong = b"GET /wrong HTTP/1.1\nHost: shop\n\n".to_vec();
+    let hidden = HIDDEN.as_bytes().to_vec();
+    let bytes =
+        [head("GET /slow HTTP/1.1", ""), post("Content-Length: 3\r\n", "abc"), wrong, hidden];
+    let mut socket = raw::connect(site.proxy.address);
+    socket.write_all(&bytes.concat()).unwrap();
+    site.wait_for("/slow");
+    assert!(site.refusals().is_empty(), "{:?}", site.refusals());
+    gate.open();
+    let mut answers = String::new();
+    socket.read_to_string(&mut answers).unwrap();
+    let statuses: Vec<&str> =
+        answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+    assert_eq!(statuses, ["200", "200", "400"], "{answers}");
+    site.wait_for_refusal("malformed_head");
+    let targets: Vec<_> = site.app.arrived().iter().map(|seen| seen.target().to_owned()).collect();
+    assert_eq!(targets, ["/slow", "/"]);
 }
 
 #[test]

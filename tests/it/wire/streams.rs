@@ -293,6 +293,55 @@ fn an_upgrade_the_app_declines_is_an_ordinary_answer_and_one_nobody_asked_for_is
 }
 
 #[test]
+fn only_a_whole_handshake_opens_a_tunnel() {
+    let answer = |accept: &str| {
+        format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: {accept}\r\n\r\n"
+        )
+    };
+    let site = Site::scripted(&configured("", LOGIN), move |request, _| match request.target() {
+        "/other-key" => Some(Reply::Bytes(answer("AAAAAMBiTxaQ9kYGzzhZRbK+xOo=").into_bytes())),
+        "/no-key" => Some(Reply::Bytes(b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\n\r\n".to_vec())),
+        "/other" => Some(Reply::Bytes(
+            answer("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=").replace("websocket", "h2c").into_bytes(),
+        )),
+        _ => None,
+    });
+    let whole = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let ask = |target: &str, lines: &str| {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: shop\r\n{lines}\r\n");
+        // Whatever it takes for frames.
+        let hidden = "GET /hidden HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n";
+        let answer = raw::raw(site.proxy.address, format!("{request}{hidden}").as_bytes());
+        String::from_utf8(answer).unwrap()
+    };
+    for target in ["/other-key", "/no-key", "/other"] {
+        let answers = ask(target, whole);
+        assert!(answers.starts_with("HTTP/1.1 502"), "{target}: {answers}");
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{target}: {answers}");
+    }
+    assert!(site.seen("/hidden").is_empty(), "what follows a failed switch is no request");
+    // What is no handshake is an ordinary request, and so is the next.
+    for (number, (from, to)) in [
+        ("Version: 13", "Version: 8"),
+        ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""),
+        ("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="),
+        ("Upgrade: websocket", "Upgrade: h2c, websocket"),
+        ("Connection: Upgrade\r\n", ""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let answers = ask("/plain", &whole.replacen(from, to, 1));
+        assert_eq!(answers.matches("HTTP/1.1 200").count(), 2, "{to}: {answers}");
+        assert_eq!(site.seen("/hidden").len(), number + 1, "{to}");
+    }
+    assert!(site.seen("/plain").iter().all(|request| request.header("upgrade").is_none()));
+}
+
+#[test]
 fn what_the_app_sends_keeps_no_session_alive_and_what_the_client_sends_does() {
     let keys = "session.idle_timeout = \"2s\"\nsession.sweep_interval = \"100ms\"";
     let (site, _gate) = site(keys);

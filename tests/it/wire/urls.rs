@@ -48,11 +48,9 @@ fn session_ids_in_urls_are_cut_out() {
 #[test]
 fn what_is_no_session_id_passes_byte_for_byte() {
     let site = site("");
-    for target in
-        ["/a;v=%31;sids=1//b/%2e?x=sid=1&&sid&xsid=2;y#", "/(a)/;?", "/caf%C3%A9?q=%3Bsid"]
+    for target in ["/a;v=%31;sids=1//b/%2e?x=sid=1&&sid&xsid=2;y", "/(a)/;?", "/caf%C3%A9?q=%3Bsid"]
     {
-        let seen = target.trim_end_matches('#');
-        assert_eq!(arrives(&site, target), seen, "{target}");
+        assert_eq!(arrives(&site, target), target);
     }
 }
 

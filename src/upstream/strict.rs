@@ -1,0 +1,93 @@
+//! Where hyper is not strict enough: bodies that it would leave out on the way up; and on the way down
+//! answers whose end two readers could see in different places, and interim answers without number.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::{Method, Request};
+use http_body::Body;
+use tokio_util::sync::CancellationToken;
+
+/// Interim answers (1xx) to one request. Nobody gets to see them; more than these nobody sends for a
+/// reason.
+pub(super) const INTERIM_MAX: usize = 8;
+
+/// hyper sends a GET without the body it came with, if the length of that is not known before.
+pub(super) fn keep_body<B: Body>(request: &mut Request<B>) {
+    let rare = matches!(*request.method(), Method::GET | Method::HEAD);
+    if rare && request.body().size_hint().exact().is_none() {
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+/// Counts the interim answers to a request; the token is cancelled by the first too many.
+pub(super) fn limit_interim<B>(request: &mut Request<B>) -> CancellationToken {
+    let flooded = CancellationToken::new();
+    let (count, token) = (Arc::new(AtomicUsize::new(0)), flooded.clone());
+    hyper::ext::on_informational(request, move |_| {
+        if count.fetch_add(1, Ordering::Relaxed) == INTERIM_MAX {
+            token.cancel();
+        }
+    });
+    flooded
+}
+
+/// Holds an answer's framing to RFC 9112 §6, of which hyper's reading is lenient: one encoding,
+/// `chunked`, and no length beside it; or one length. The same length said twice is said once.
+pub(super) fn check_framing(headers: &mut HeaderMap) -> bool {
+    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(encoding) = encodings.next() {
+        return encoding.as_bytes().eq_ignore_ascii_case(b"chunked")
+            && encodings.next().is_none()
+            && !headers.contains_key(CONTENT_LENGTH);
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return true };
+    let digits = first.as_bytes();
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return false;
+    }
+    let mut more = lengths.peekable();
+    if more.peek().is_none() {
+        return true;
+    }
+    let agree = more.all(|length| length == first);
+    let first: HeaderValue = first.clone();
+    headers.insert(CONTENT_LENGTH, first);
+    agree
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_length_or_one_encoding() {
+        let check = |lines: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            let held = check_framing(&mut headers);
+            (held, headers.get_all(CONTENT_LENGTH).iter().count())
+        };
+        let (length, encoding) = ("content-length", "transfer-encoding");
+        assert_eq!(check(&[]), (true, 0));
+        assert_eq!(check(&[(length, "5")]), (true, 1));
+        assert_eq!(check(&[(length, "5"), (length, "5")]), (true, 1));
+        assert_eq!(check(&[(encoding, "Chunked")]), (true, 0));
+        for bad in [
+            &[(length, "5"), (length, "6")][..],
+            &[(length, "5, 5")],
+            &[(length, "+5")],
+            &[(length, "")],
+            &[(length, "5"), (encoding, "chunked")],
+            &[(encoding, "gzip, chunked")],
+            &[(encoding, "chunked"), (encoding, "chunked")],
+            &[(encoding, "identity")],
+        ] {
+            assert!(!check(bad).0, "{bad:?}");
+        }
+    }
+}
