@@ -56,12 +56,8 @@ impl Harness {
         let app = runtime.block_on(start_app(Arc::clone(&seen)));
         let settings = config::parse("fuzz.toml", &configuration(&folder, app), &|_: &str| None);
         let settings = settings.unwrap_or_else(|report| panic!("{report}"));
-        let running = runtime.block_on(server::start(
-            settings,
-            None,
-            Inherited::default(),
-            Lifecycle::new(),
-        ));
+        let running =
+            runtime.block_on(server::start(settings, None, Inherited::default(), Lifecycle::new()));
         let running = running.unwrap();
         Self { runtime, folder, seen, _running: running }
     }
