@@ -32,9 +32,9 @@ use crate::socket::Transport;
 pub struct Hooks {
     /// A whole HTTP/1.1 response with `Connection: close`, as bytes; with `Retry-After` where the
     /// refusal is [`Refusal::Overloaded`].
-    pub render: fn(Refusal) -> Bytes,
+    pub render: Box<dyn Fn(Refusal) -> Bytes + Send + Sync>,
     /// The same for hyper to write.
-    pub answer: fn(Refusal) -> Response<Body>,
+    pub answer: Box<dyn Fn(Refusal) -> Response<Body> + Send + Sync>,
     /// Called once for each refusal that the service did not make.
     pub on_refused: Box<dyn Fn(Refusal, Peer) + Send + Sync>,
 }

@@ -62,20 +62,7 @@ pub fn refuse(
     let facts = Page::Refused { refusal, reference };
     let more = json!({ "reference": reference });
     let mut response = answer(pages, status, audience, facts, more);
-    refusing(response.headers_mut(), refusal);
-    response
-}
-
-/// A refusal on a connection whose browser nothing is known of.
-pub fn refuse_plainly(refusal: Refusal) -> Response<Body> {
-    let text = HeaderValue::from_static("text/plain; charset=utf-8");
-    let mut response = with_body(refusal.status(), text, plain(refusal));
-    refusing(response.headers_mut(), refusal);
-    response
-}
-
-/// What every refusal says in its head.
-fn refusing(headers: &mut HeaderMap, refusal: Refusal) {
+    let headers = response.headers_mut();
     if refusal.may_come_again() {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
     }
@@ -87,23 +74,20 @@ fn refusing(headers: &mut HeaderMap, refusal: Refusal) {
         // After an anomaly the connection is not used again.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    response
 }
 
 /// A whole HTTP/1.1 refusal, for connections on which no request was understood.
-pub fn refuse_raw(refusal: Refusal) -> Bytes {
-    let (status, body) = (refusal.status(), plain(refusal));
+pub fn refuse_raw(pages: &Pages, refusal: Refusal) -> Bytes {
+    let status = refusal.status();
+    let body = pages.html(Page::Refused { refusal, reference: "-" }, pages.language);
     let retry = if refusal.may_come_again() { "retry-after: 1\r\n" } else { "" };
     Bytes::from(format!(
-        "HTTP/1.1 {} {}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\ncache-control: no-store\r\nx-content-type-options: nosniff\r\n{retry}connection: close\r\n\r\n{body}",
+        "HTTP/1.1 {} {}\r\ncontent-type: text/html; charset=utf-8\r\ncontent-length: {}\r\ncache-control: no-store\r\ncontent-security-policy: {POLICY}\r\nx-content-type-options: nosniff\r\n{retry}connection: close\r\n\r\n{body}",
         status.as_u16(),
         status.canonical_reason().unwrap_or_default(),
         body.len(),
     ))
-}
-
-fn plain(refusal: Refusal) -> String {
-    let reason = refusal.status().canonical_reason().unwrap_or("Error");
-    format!("{reason}: this request was not passed on to the application.\n")
 }
 
 /// Tells a client that its session has ended: why, when, and what to do.
@@ -244,8 +228,9 @@ mod tests {
 
     #[test]
     fn a_raw_refusal_is_a_whole_answer() {
+        let pages = pages();
         for refusal in Refusal::ALL {
-            let raw = String::from_utf8(refuse_raw(*refusal).to_vec()).unwrap();
+            let raw = String::from_utf8(refuse_raw(&pages, *refusal).to_vec()).unwrap();
             let (head, body) = raw.split_once("\r\n\r\n").unwrap();
             assert!(head.starts_with(&format!("HTTP/1.1 {}", refusal.status().as_u16())));
             assert!(head.contains(&format!("content-length: {}\r\n", body.len())));

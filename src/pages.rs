@@ -136,7 +136,10 @@ pub struct Pages {
 
 impl fmt::Debug for Pages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pages").field("theme", &self.theme).finish_non_exhaustive()
+        f.debug_struct("Pages")
+            .field("theme", &self.theme)
+            .field("language", &self.language)
+            .finish_non_exhaustive()
     }
 }
 
@@ -215,10 +218,11 @@ impl Pages {
         let template = |name| self.templates.get_template(name);
         match page {
             Page::Ended { reason, at, login_url } => {
-                let time = at.map(|at| human(&at.to_string()));
+                let at = at.map(|at| at.to_string());
+                let time = at.as_deref().map(human);
                 let not_you = advises(reason);
                 let reason = reason.as_str();
-                let facts = context! { reason, time, not_you, login_url, ..common };
+                let facts = context! { reason, at, time, not_you, login_url, ..common };
                 template("ended.html")?.render(facts)
             }
             Page::Denied { count, limit } => {

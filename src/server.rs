@@ -20,7 +20,7 @@ use crate::admin::{self, Tokens};
 use crate::audit::{AuditEvent, AuditLog};
 use crate::clock::{Clock, SystemClock};
 use crate::descriptors::{self, Wanted};
-use crate::enforce;
+use crate::enforce::{self, Audience};
 use crate::evictions::Evictions;
 use crate::issue::Shapes;
 use crate::keyring::{KeyError, Keyring};
@@ -225,10 +225,13 @@ fn read_levels(live: &Arc<Live>, edge: &Arc<Edge>) {
 
 fn make_edge(live: &Arc<Live>, tls: Option<Arc<Tls>>) -> Arc<Edge> {
     let proxy = live.now();
-    let refused = Arc::clone(live);
+    let [raw, answered, refused] = [(); 3].map(|()| Arc::clone(live));
     let hooks = Hooks {
-        render: enforce::refuse_raw,
-        answer: enforce::refuse_plainly,
+        render: Box::new(move |refusal| enforce::refuse_raw(&raw.now().settings.pages, refusal)),
+        answer: Box::new(move |refusal| {
+            let pages = &answered.now().settings.pages;
+            enforce::refuse(pages, refusal, Audience::Page(pages.language), "-")
+        }),
         on_refused: Box::new(move |refusal, peer| {
             let proxy = refused.now();
             if refusal == Refusal::InternalError {

@@ -61,7 +61,8 @@ type Refusals = Arc<Mutex<Vec<(Peer, Refusal)>>>;
 pub(crate) fn edge(settings: &ServerSettings, refusals: &Refusals) -> Arc<Edge> {
     let refusals = Arc::clone(refusals);
     let on_refused = move |refusal, peer| refusals.lock().push((peer, refusal));
-    let hooks = Hooks { render, answer: answer_page, on_refused: Box::new(on_refused) };
+    let (render, answer) = (Box::new(render), Box::new(answer_page));
+    let hooks = Hooks { render, answer, on_refused: Box::new(on_refused) };
     Arc::new(Edge::new(settings, None, hooks, Lifecycle::new()))
 }
 

@@ -96,6 +96,7 @@ async fn start(change: impl FnOnce(&mut ServerSettings, &mut UpstreamSettings)) 
     });
     let listener = bind(&settings.listen[0], false, 0).unwrap();
     let address = listener.address(&settings.listen[0]).unwrap().tcp().unwrap();
+    let (render, answer) = (Box::new(render), Box::new(answer));
     let hooks = Hooks { render, answer, on_refused: Box::new(|_, _| {}) };
     let edge = Arc::new(Edge::new(&settings, None, hooks, Lifecycle::new()));
     let service = Arc::clone(&relay);

@@ -117,6 +117,11 @@ fn every_key_in_the_comments_has_the_default_it_shows() {
         "node",
         "idle_timeout = \"10m",
         "absolute_timeout = \"8h",
+        "name = \"Payroll",
+        "logo",
+        "accent",
+        "support",
+        "directory",
     ];
     let mut uncommented = String::new();
     for line in text.lines() {
