@@ -55,8 +55,8 @@ pub trait Control: Send + Sync {
     /// When a live session will be over if nobody uses it.
     fn expires_at(&self, session: &Session) -> Option<Timestamp>;
 
-    /// The reason why no traffic should be sent here, if there is one.
-    async fn ready(&self) -> Result<(), String>;
+    /// The reason why no traffic should be sent here is the error; a warning, if there is one, the rest.
+    async fn ready(&self) -> Result<Option<String>, String>;
 
     /// Credentials in use that no known login produced, latest use first. Never stored.
     fn untracked(&self) -> Vec<UntrackedUse> {
@@ -139,7 +139,10 @@ async fn livez() -> Json<serde_json::Value> {
 
 async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
     match admin.control.ready().await {
-        Ok(()) => Json(serde_json::json!({ "status": "ready" })).into_response(),
+        Ok(None) => Json(serde_json::json!({ "status": "ready" })).into_response(),
+        Ok(Some(but)) => {
+            Json(serde_json::json!({ "status": "ready", "warning": but })).into_response()
+        }
         Err(reason) => (
             StatusCode::SERVICE_UNAVAILABLE,
             Json(serde_json::json!({ "status": "not_ready", "reason": reason })),

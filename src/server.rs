@@ -5,7 +5,6 @@ mod control;
 mod reload;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,9 +28,9 @@ use crate::recorder::{Recorder, RegistryFeed};
 use crate::refusal::Refusal;
 use crate::registry::Registry;
 use crate::session::{Mode, SessionId};
-use crate::settings::{ListenAddress, Settings, UrlIds};
+use crate::settings::{ListenAddress, Settings, StorePlace, UrlIds};
 use crate::steps::Steps;
-use crate::store::{self, StoreError};
+use crate::store::{self, Store, StoreError};
 use crate::tls::{Tls, TlsError};
 use crate::upstream::Upstream;
 use crate::url::Carriers;
@@ -43,13 +42,19 @@ const TAP_EVENTS: usize = 1024;
 /// How often what is kept no longer is dropped.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often a look is taken at whether the store was heard.
+const STALE_INTERVAL: Duration = Duration::from_millis(200);
+const STALE_CUTS: u32 = 5;
+/// In strict mode a dead replica delays logins by so long at most.
+const LEASE_MS: u64 = 2_000;
+
 /// Why it did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("cannot open the store {path}")]
-    Store { path: PathBuf, source: StoreError },
+    #[error("cannot open the store {place}")]
+    Store { place: String, source: StoreError },
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("cannot listen on {addresses}")]
@@ -90,6 +95,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         tokio::spawn(sweep(Arc::clone(&proxy))),
         tokio::spawn(flush(Arc::clone(&proxy))),
         tokio::spawn(prune(Arc::clone(&proxy))),
+        tokio::spawn(cut_when_stale(Arc::clone(&proxy))),
     ];
     let admin_address = admin.as_ref().map(|(address, _)| *address);
     if let Some((_, listener)) = admin {
@@ -120,12 +126,15 @@ async fn build(
     let audit =
         Arc::new(AuditLog::new(settings.app.clone(), node, Some(tap), Arc::clone(&metrics)));
     let registry = Arc::new(Registry::new(settings.limits.clone()));
-    let feed =
-        Arc::new(RegistryFeed { registry: Arc::clone(&registry), audit: Arc::clone(&audit) });
-    let path = settings.store.path.clone();
-    let failed = |source| StartError::Store { path: path.clone(), source };
-    let store =
-        store::sqlite::open(&path, settings.store.timeout_ms, feed).await.map_err(failed)?;
+    let feed = Arc::new(RegistryFeed {
+        registry: Arc::clone(&registry),
+        audit: Arc::clone(&audit),
+        metrics: Arc::clone(&metrics),
+        clock: Arc::clone(&clock),
+    });
+    let place = settings.store.place.to_string();
+    let failed = |source| StartError::Store { place: place.clone(), source };
+    let store = open_store(&settings, &keyring, feed).await.map_err(failed)?;
     let mut loaded = store.load().await.map_err(failed)?;
     let noted = loaded.sessions.iter().filter(|session| session.would_end.is_some());
     let noted: Vec<SessionId> = noted.map(|session| session.id).collect();
@@ -140,6 +149,7 @@ async fn build(
         limits: settings.limits.clone(),
         switches: settings.switches,
         session: settings.session.clone(),
+        on_failure: settings.store.on_failure,
     };
     let carriers = match (settings.session.url_ids, settings.switches.mode) {
         (UrlIds::Strip, Mode::Enforce) => {
@@ -149,10 +159,8 @@ async fn build(
         }
         (UrlIds::Pass, _) | (_, Mode::Observe) => Carriers::default(),
     };
-    let failed = AtomicBool::new(false);
     if settings.switches.mode == Mode::Enforce {
-        let noted = recorder.forget_observed(&noted).await;
-        noted.map_err(|source| StartError::Store { path, source })?;
+        recorder.forget_observed(&noted).await.map_err(failed)?;
     }
     let steps = Steps::new(settings.session.step_timeout_ms);
     let of_scopes = settings.scopes.iter().filter_map(|scope| scope.probe.as_ref());
@@ -171,8 +179,36 @@ async fn build(
         probes,
         lifecycle,
         carriers,
-        failed,
+        failed: AtomicBool::new(false),
     }))
+}
+
+async fn open_store(
+    settings: &Settings,
+    keyring: &Keyring,
+    feed: Arc<RegistryFeed>,
+) -> Result<Arc<dyn Store>, StoreError> {
+    let timeout_ms = settings.store.timeout_ms;
+    match &settings.store.place {
+        StorePlace::Sqlite(path) => store::sqlite::open(path, timeout_ms, feed).await,
+        StorePlace::Postgres(postgres) => {
+            if postgres.server.is_exposed() {
+                tracing::warn!("the way to PostgreSQL is not surely private: sslmode=verify-full");
+            }
+            let options = store::postgres::Options {
+                app: settings.app.clone(),
+                key_check: keyring.stamp(&[b"is this the same key?"]),
+                node: settings.server.node.clone(),
+                connections_max: postgres.connections_max,
+                timeout_ms,
+                notify: postgres.notify,
+                poll_interval_ms: postgres.poll_interval_ms,
+                grace_ms: postgres.grace_ms,
+                lease_ms: postgres.strict.then_some(LEASE_MS),
+            };
+            store::postgres::open(&postgres.server, options, feed).await
+        }
+    }
 }
 
 fn read_levels(proxy: &Proxy, edge: &Arc<Edge>) {
@@ -187,6 +223,7 @@ fn read_levels(proxy: &Proxy, edge: &Arc<Edge>) {
             keys: counts.keys as u64,
             untracked: registry.untracked_count() as u64,
             store_statements: store.statements(),
+            store_lag: store.lag(),
             connections: edge.connections_open() as u64,
         }
     });
@@ -268,6 +305,22 @@ async fn flush(proxy: Arc<Proxy>) {
 async fn prune(proxy: Arc<Proxy>) {
     while pause(&proxy, PRUNE_INTERVAL).await {
         note(&proxy, proxy.recorder.prune().await);
+    }
+}
+
+/// A replica that has not heard from the store lets no stream go on either: its session may have
+/// ended elsewhere.
+async fn cut_when_stale(proxy: Arc<Proxy>) {
+    let mut looks = 0_u32;
+    while pause(&proxy, STALE_INTERVAL).await {
+        looks = if proxy.recorder.is_stale() { looks.saturating_add(1) } else { 0 };
+        if looks == 1 {
+            tracing::error!("the store was not heard for store.grace: no session is served");
+        }
+        // Again, for those that were judged just before and begin just after.
+        if (1..=STALE_CUTS).contains(&looks) {
+            proxy.registry.cut_streams();
+        }
     }
 }
 

@@ -108,8 +108,8 @@ impl Control for Memory {
         Some(session.last_seen_at.plus_ms(1_000))
     }
 
-    async fn ready(&self) -> Result<(), String> {
-        self.not_ready.clone().map_or(Ok(()), Err)
+    async fn ready(&self) -> Result<Option<String>, String> {
+        self.not_ready.clone().map_or(Ok(None), Err)
     }
 
     fn untracked(&self) -> Vec<UntrackedUse> {

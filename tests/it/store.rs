@@ -1,7 +1,9 @@
-//! What only the SQLite store promises; what every store does is in `store/conformance.rs`.
+//! What only the SQLite store promises; what every store does is in `store/conformance.rs`, what
+//! only PostgreSQL does in `store/postgres.rs`.
 
 pub(crate) mod build;
 mod conformance;
+mod postgres;
 
 use std::path::Path;
 use std::sync::Arc;

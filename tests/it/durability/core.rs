@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use headcount::audit::AuditLog;
 use headcount::clock::Clock;
@@ -20,7 +21,7 @@ use headcount::registry::Registry;
 use headcount::rules::RuleSet;
 use headcount::rules::matcher::Patterns;
 use headcount::session::{Client, Mode, SessionId, SessionKey, Timestamp};
-use headcount::settings::{Binding, SessionSettings, Unattributed, Untracked, UrlIds};
+use headcount::settings::{Binding, OnFailure, SessionSettings, Unattributed, Untracked, UrlIds};
 use headcount::stamp::{self, Lineage};
 use headcount::store::{Committed, Feed, Retention, sqlite};
 
@@ -80,6 +81,14 @@ impl Feed for WatchedFeed {
         }
     }
 
+    fn replicated(&self, change: Committed, ages: &[Duration]) {
+        self.inner.replicated(change, ages);
+    }
+
+    fn store_time(&self, now: Timestamp) {
+        self.inner.store_time(now);
+    }
+
     fn last_seen_at(&self, session: SessionId) -> Option<Timestamp> {
         self.inner.last_seen_at(session)
     }
@@ -112,7 +121,12 @@ impl Core {
         let registry = Arc::new(Registry::new(limits.clone()));
         let most_live = Arc::new(AtomicUsize::new(0));
         let feed = WatchedFeed {
-            inner: RegistryFeed { registry: Arc::clone(&registry), audit: Arc::clone(&audit) },
+            inner: RegistryFeed {
+                registry: Arc::clone(&registry),
+                audit: Arc::clone(&audit),
+                metrics: Arc::clone(&metrics),
+                clock: Arc::clone(&clock),
+            },
             most_live: Arc::clone(&most_live),
         };
         let path = folder.join("headcount.db");
@@ -124,8 +138,18 @@ impl Core {
             password_change: OnPasswordChange::EndOthers,
         };
         let session = session_settings();
-        let recorder =
-            Recorder { store, registry, audit, metrics, clock, limits, switches, session };
+        let on_failure = OnFailure::Closed;
+        let recorder = Recorder {
+            store,
+            registry,
+            audit,
+            metrics,
+            clock,
+            limits,
+            switches,
+            session,
+            on_failure,
+        };
         let keyring = Keyring::open(&folder.join("headcount.key")).unwrap();
         Self { recorder, most_live, keyring }
     }
