@@ -4,6 +4,7 @@
 pub(crate) mod build;
 mod conformance;
 mod postgres;
+mod throughput;
 
 use std::path::Path;
 use std::sync::Arc;
