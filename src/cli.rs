@@ -31,6 +31,7 @@ enum Command {
     Try { config: PathBuf, url: String },
     Explain { config: PathBuf },
     Presets { name: Option<String> },
+    Pages { name: Option<String> },
     Sessions { access: Access, action: Action },
     Health { access: Access },
     Learn(LearnArgs),
@@ -80,6 +81,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Try { config, url } => attempt::run(&config, &url),
         Command::Explain { config } => local::explain(&config),
         Command::Presets { name } => local::presets(name.as_deref()),
+        Command::Pages { name } => local::pages(name.as_deref()),
         Command::Sessions { access, action } => remote::sessions(&access, &action),
         Command::Health { access } => remote::health(&access),
         Command::Learn(args) => learn::run(&args),
@@ -260,6 +262,10 @@ impl Args {
             "presets" => {
                 self.allow(&[], 0..=1)?;
                 Ok(Command::Presets { name: self.words.pop() })
+            }
+            "pages" => {
+                self.allow(&[], 0..=1)?;
+                Ok(Command::Pages { name: self.words.pop() })
             }
             "health" => {
                 self.allow(&["--admin", "--config"], 0..=0)?;

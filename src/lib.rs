@@ -69,6 +69,7 @@ pub mod enforce;
 pub mod idle;
 pub mod lifecycle;
 pub mod listener;
+pub mod pages;
 pub mod peer;
 mod proxy_protocol;
 mod socket;

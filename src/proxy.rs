@@ -107,7 +107,8 @@ impl From<Response<Body>> for Answered {
 
 impl Service for Worker {
     async fn call(&self, peer: Peer, request: Request<Incoming>) -> Response<Body> {
-        let audience = Audience::of(request.method(), request.headers());
+        let language = self.proxy.settings.pages.language;
+        let audience = Audience::of(request.method(), request.headers(), language);
         let result = self.handle(peer, request, audience).await;
         self.proxy.account(result, peer, audience)
     }
@@ -273,7 +274,7 @@ impl Proxy {
             mode: self.settings.switches.mode,
             now: self.clock.now(),
             client,
-            navigation: audience == Audience::Page,
+            navigation: audience.is_page(),
         }
     }
 
@@ -357,7 +358,7 @@ impl Proxy {
             site.login_url.is_some_and(|url| url.split(['?', '#']).next() == Some(path));
         let exempt = self.is_exempt(path);
         Kind {
-            navigation: exchange.audience == Audience::Page,
+            navigation: exchange.audience.is_page(),
             safe: matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS),
             open: login_page || exempt || detect::is_login_path(site.rules, path),
         }
@@ -395,9 +396,10 @@ impl Proxy {
     fn tell_ended(&self, exchange: &Exchange) -> Answered {
         let login_url = self.site(exchange).login_url;
         let redirect = self.settings.enforcement.on_ended == OnEnded::Redirect;
+        let ending = exchange.presented.ending.as_ref();
         let mut response = match (exchange.audience, login_url) {
-            (Audience::Page, Some(url)) if redirect => enforce::redirect(url),
-            (audience, url) => enforce::ended(exchange.presented.ending.as_ref(), audience, url),
+            (Audience::Page(_), Some(url)) if redirect => enforce::redirect(url),
+            (audience, url) => enforce::ended(&self.settings.pages, ending, audience, url),
         };
         self.expire_dead(exchange, &mut response);
         if exchange.presented.dead.iter().any(|bare| bare.name == BASIC) {
@@ -447,7 +449,7 @@ impl Proxy {
     fn refuse(&self, refusal: Refusal, peer: Peer, audience: Audience) -> Response<Body> {
         let id = keyring::random::<8>().map_or_else(|_| String::new(), |id| keyring::hex(&id));
         self.refused(refusal, peer, &id);
-        enforce::refuse(refusal, audience, &id)
+        enforce::refuse(&self.settings.pages, refusal, audience, &id)
     }
 
     /// Counts and logs a refusal, whoever made it.

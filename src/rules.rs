@@ -152,6 +152,11 @@ impl RuleSet {
             .find(|credential| credential.cookies.iter().any(|name| name.matches(cookie)))
     }
 
+    /// What a cookie or token of this name proves.
+    pub fn role_of(&self, name: &str) -> Option<Role> {
+        self.carried_by(name).map(|credential| credential.role)
+    }
+
     /// The credential that a cookie or token of this name belongs to.
     pub fn carried_by(&self, name: &str) -> Option<&Credential> {
         if !is_token_name(name) {

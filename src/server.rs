@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::admin;
 use crate::audit::{AuditEvent, AuditLog};
 use crate::clock::{Clock, SystemClock};
-use crate::enforce::{self, Audience};
+use crate::enforce;
 use crate::issue::Shapes;
 use crate::keyring::{KeyError, Keyring};
 use crate::lifecycle::Lifecycle;
@@ -233,7 +233,7 @@ fn start_workers(proxy: &Arc<Proxy>, tls: Option<Arc<Tls>>) -> Result<Workers, S
     let refused = Arc::clone(proxy);
     let hooks = Hooks {
         render: enforce::refuse_raw,
-        answer: |refusal| enforce::refuse(refusal, Audience::Page, "-"),
+        answer: enforce::refuse_plainly,
         on_refused: Box::new(move |refusal, peer| {
             if refusal == Refusal::InternalError {
                 // The edge reports this for a panic alone.

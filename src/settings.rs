@@ -7,10 +7,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 pub use self::store::{OnFailure, PostgresSettings, StorePlace, StoreSettings};
+use crate::pages::Pages;
 use crate::policy::{Limits, Switches};
 use crate::rules::expression::Expression;
 use crate::rules::matcher::Patterns;
@@ -38,6 +40,7 @@ pub struct Settings {
     pub limits: Limits,
     pub switches: Switches,
     pub enforcement: EnforcementSettings,
+    pub pages: Arc<Pages>,
     pub store: StoreSettings,
     pub admin: Option<AdminSettings>,
     pub log: LogSettings,

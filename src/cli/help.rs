@@ -15,6 +15,7 @@ Run it:
   serve -c FILE      run the proxy
   check -c FILE      tell every mistake in a configuration
   explain -c FILE    tell the policy of a configuration in plain sentences
+  pages [NAME]       list the templates of the pages that users see, or print one
 Look after it (through the admin API):
   sessions           list, show and end sessions
   health             ask whether a running proxy is ready
@@ -74,6 +75,13 @@ headcount presets [NAME]
 Lists the presets, or prints one as TOML.
 ";
 
+const PAGES: &str = "\
+headcount pages [NAME]
+
+Lists the templates of the pages that users see, or prints one. Copy those you want to change into a
+folder and name it in the configuration, as `directory` in [pages].
+";
+
 const LEARN: &str = "\
 headcount learn --upstream URL | --har FILE [OPTIONS]
 
@@ -126,6 +134,7 @@ pub(super) fn of(command: &str) -> Option<&'static str> {
         "check" => CHECK,
         "explain" => EXPLAIN,
         "presets" => PRESETS,
+        "pages" => PAGES,
         "learn" => LEARN,
         "sessions" => SESSIONS,
         "health" => HEALTH,

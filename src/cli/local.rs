@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::{FAILED, OK, USAGE};
+use crate::pages::TEMPLATES;
 use crate::rules::preset::{self, PRESETS};
 use crate::settings::{ClientAddress, LogFormat, LogSettings, Settings};
 use crate::terminal::{complain, safe, say};
@@ -82,6 +83,28 @@ pub(super) fn presets(name: Option<&str>) -> u8 {
         None => {
             complain(format!(
                 "headcount: there is no preset {:?}; headcount presets lists them",
+                safe(name)
+            ));
+            USAGE
+        }
+    }
+}
+
+pub(super) fn pages(name: Option<&str>) -> u8 {
+    let Some(name) = name else {
+        for (name, _) in TEMPLATES {
+            say(name);
+        }
+        return OK;
+    };
+    match TEMPLATES.iter().find(|(own, _)| *own == name) {
+        Some((_, text)) => {
+            say(text.trim_end());
+            OK
+        }
+        None => {
+            complain(format!(
+                "headcount: there is no template {:?}; headcount pages lists them",
                 safe(name)
             ));
             USAGE

@@ -3,6 +3,7 @@
 
 mod enforcement;
 mod operation;
+mod pages;
 mod policy;
 mod probe;
 mod recognition;
@@ -44,6 +45,7 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
     let (session, timeouts) = policy::session(&mut root, has_probe);
     let (limits, switches) = policy::limit(&mut root, &identity, &timeouts);
     let (enforcement, mode) = enforcement::enforcement(&mut root);
+    let pages = pages::pages(&mut root, context);
     let retention = operation::history(&mut root);
     let store = store::store(&mut root, context, switches.strict);
     let admin = operation::admin(&mut root, context, &server.listen);
@@ -67,6 +69,7 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
         limits,
         switches: switches.with(mode),
         enforcement,
+        pages,
         store,
         admin,
         log,

@@ -13,7 +13,6 @@ use super::{Answered, Exchange, Proxy, Worker};
 use crate::body::{AppBody, Body};
 use crate::credentials::Bare;
 use crate::decide::Rotation;
-use crate::enforce::Audience;
 use crate::headers;
 use crate::issue::{self, Changes, Label};
 use crate::metrics::RequestOutcome;
@@ -26,6 +25,14 @@ use crate::settings::Binding;
 use crate::stamp::Lineage;
 use crate::store::LATE_KEYS_MAX;
 use crate::tunnel;
+
+/// What an ordinary answer meant for the session of its request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Settled {
+    Goes,
+    /// The app took the session's cookie back.
+    Dropped,
+}
 
 impl Worker {
     /// Relays an answer that no rule watches.
@@ -42,10 +49,13 @@ impl Worker {
         if let Some(adopted) = adopted {
             precede(response.headers_mut(), &adopted.set_cookies);
         }
+        let mut cut = self.proxy.cut(&exchange);
         if adopted.is_some() || response.headers().contains_key(SET_COOKIE) {
-            self.proxy.settle(&exchange, response.headers_mut()).await?;
+            let settled = self.proxy.settle(&exchange, response.headers_mut()).await?;
+            // The answer that ends the session is not cut by that.
+            cut = cut.filter(|_| settled == Settled::Goes);
         }
-        Ok(self.proxy.finish(&exchange, response, self.proxy.cut(&exchange)))
+        Ok(self.proxy.finish(&exchange, response, cut))
     }
 
     /// Opens the tunnel after an upgrade, or relays whatever the app answered instead.
@@ -122,7 +132,7 @@ impl Proxy {
         cut: Option<CancellationToken>,
     ) -> Response<Body> {
         *response.version_mut() = http::Version::HTTP_11;
-        if exchange.audience == Audience::Page {
+        if exchange.audience.is_page() {
             self.expire_dead(exchange, &mut response);
         }
         let idle = Duration::from_millis(self.settings.upstream.body_idle_timeout_ms);
@@ -131,10 +141,15 @@ impl Proxy {
 
     /// Labels the credential cookies of an ordinary answer and records what they mean for the
     /// session of its request.
-    async fn settle(&self, exchange: &Exchange, headers: &mut HeaderMap) -> Result<(), Refusal> {
+    async fn settle(
+        &self,
+        exchange: &Exchange,
+        headers: &mut HeaderMap,
+    ) -> Result<Settled, Refusal> {
         let cookies = issue::read(headers, self.site(exchange).rules, self.clock.now());
+        let mut settled = Settled::Goes;
         if cookies.is_empty() && exchange.adopted.is_none() {
-            return Ok(());
+            return Ok(settled);
         }
         let changes = issue::changes(&cookies);
         self.learn(exchange, &changes);
@@ -144,6 +159,7 @@ impl Proxy {
         if let Some(entry) = live.filter(|_| label != Label::Strip) {
             if self.took_back(exchange, &changes) {
                 // The browser forgets the session, so nobody can use it any more.
+                settled = Settled::Dropped;
                 if let Err(error) = self.recorder.dropped_by_app(entry.id).await {
                     tracing::warn!(%error, "a session the app dropped could not be recorded");
                 }
@@ -161,7 +177,7 @@ impl Proxy {
         if let Some(entry) = live.filter(|_| !unstamped.is_empty()) {
             self.bind_unstamped(exchange, entry.id, &unstamped).await?;
         }
-        Ok(())
+        Ok(settled)
     }
 
     /// How the cookies of this answer are labelled. Looks again at the lineage: a login or an end
@@ -213,8 +229,7 @@ impl Proxy {
             return true;
         }
         changes.deleted.iter().any(|name| {
-            let session = self.site(exchange).rules.credential(name);
-            session.is_some_and(|credential| credential.role == Role::Session)
+            self.site(exchange).rules.role_of(name) == Some(Role::Session)
                 && exchange.sent.iter().any(|sent| sent.name == *name)
         })
     }

@@ -16,7 +16,7 @@ use crate::keyring;
 use crate::metrics::AppLogoutOutcome;
 use crate::refusal::Refusal;
 use crate::registry::Entry;
-use crate::rules::Role;
+use crate::rules::{Role, RuleSet};
 use crate::session::{KeyUse, Mode};
 use crate::settings::AppLogout;
 
@@ -29,7 +29,7 @@ impl Worker {
         if settings.switches.mode == Mode::Observe
             || self.proxy.site(exchange).app_logout.is_none()
             || gone
-            || exchange.presented.dead.is_empty()
+            || !self.can_log_out(exchange.scope, &exchange.presented.dead)
             || self.shared_with_a_live_session(exchange)
             || !entry.claim_app_logout()
         {
@@ -40,6 +40,12 @@ impl Worker {
             exchange.caller.clone(),
             exchange.presented.dead.clone(),
         );
+    }
+
+    /// Whether there is anything among these that a logout carries.
+    fn can_log_out(&self, scope: Option<usize>, credentials: &[Bare]) -> bool {
+        let rules = self.proxy.settings.site(scope).rules;
+        credentials.iter().any(|bare| is_of_session(rules, bare))
     }
 
     /// Some apps give two devices the same value: logging out one would log out both.
@@ -63,11 +69,7 @@ impl Worker {
         let Some(template) = site.app_logout.cloned() else {
             return;
         };
-        // A remember-me cookie may be good for one use only: to present it again is to steal it.
-        let of_session = |bare: &Bare| {
-            let carried = site.rules.carried_by(&bare.name);
-            carried.is_some_and(|credential| credential.role == Role::Session)
-        };
+        let of_session = |bare: &Bare| is_of_session(site.rules, bare);
         let credentials: Vec<Bare> = credentials.into_iter().filter(of_session).collect();
         if credentials.is_empty() {
             return;
@@ -120,6 +122,11 @@ impl Worker {
         drain(Body::upstream(response.into_body(), idle, None, None)).await;
         Ok(status)
     }
+}
+
+/// A remember-me cookie may be good for one use only: to present it again is to steal it.
+fn is_of_session(rules: &RuleSet, bare: &Bare) -> bool {
+    rules.role_of(&bare.name) == Some(Role::Session)
 }
 
 /// Reads a short answer to its end, so that the connection can be used again.

@@ -181,7 +181,8 @@ impl Worker {
                     exchange.caller.clone(),
                     candidate.credentials(),
                 );
-                let response = enforce::denied(count, limit, exchange.audience);
+                let pages = &proxy.settings.pages;
+                let response = enforce::denied(pages, count, limit, exchange.audience);
                 let answered = Answered { response, outcome: RequestOutcome::Denied };
                 Ok(Settled { answered, handed: None })
             }

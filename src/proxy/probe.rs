@@ -101,9 +101,7 @@ impl Worker {
         let proxy = &*self.proxy;
         let site = proxy.site(exchange);
         let probe = site.probe?;
-        let of_role = |bare: &Bare, role| {
-            site.rules.carried_by(&bare.name).is_some_and(|own| own.role == role)
-        };
+        let of_role = |bare: &Bare, role| site.rules.role_of(&bare.name) == Some(role);
         let fresh = changes
             .issued
             .iter()
@@ -175,7 +173,8 @@ impl Worker {
                 Ok(None)
             }
             Ok(Found::Denied { count, limit }) => {
-                let response = enforce::denied(*count, *limit, exchange.audience);
+                let pages = &proxy.settings.pages;
+                let response = enforce::denied(pages, *count, *limit, exchange.audience);
                 Ok(Some(Answered { response, outcome: RequestOutcome::Denied }))
             }
             Err(refusal) => {
@@ -368,10 +367,7 @@ impl Proxy {
     /// only, as some remember-me cookies are, would spend it.
     fn provable(&self, exchange: &Exchange, credentials: &[Bare]) -> Vec<Bare> {
         let rules = self.site(exchange).rules;
-        let session = |bare: &&Bare| {
-            let carried = rules.carried_by(&bare.name);
-            carried.is_some_and(|credential| credential.role == Role::Session)
-        };
+        let session = |bare: &&Bare| rules.role_of(&bare.name) == Some(Role::Session);
         credentials.iter().filter(session).cloned().collect()
     }
 

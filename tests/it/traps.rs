@@ -2,6 +2,7 @@
 //! in one way and the app in another. Each is sprung before real sites, and what counts is whom the
 //! site takes the browser for.
 
+mod apps;
 mod cookies;
 mod logins;
 

@@ -107,3 +107,29 @@ fn a_session_ends_after_its_longest_time_however_busy() {
     });
     assert_eq!(answer.json()["reason"], "absolute_timeout");
 }
+
+/// The site forgets a session before its time. Whoever comes back with it is told so by the site, and
+/// the slot is free at once; whoever does not come back holds it as long as an idle session.
+#[test]
+fn a_session_that_the_site_has_forgotten_frees_its_slot() {
+    let toml = "limit.max_sessions = 1\nlimit.on_limit = \"deny\"\nsession.idle_timeout = \"2s\"";
+    let (proxy, site) = (Case::PLAIN.proxy(toml), Case::PLAIN.site());
+    for comes_back in [true, false] {
+        let user = site.user();
+        let mut first = signed_in(&proxy, &user);
+        assert_eq!(site.browser().get(&format!("/ops/expire?user={user}")).status, 200);
+        let mut second = proxy.browser();
+        if comes_back {
+            let page = first.get("/");
+            assert!(page.text().contains("anonymous"), "{}", page.text());
+            assert_eq!(proxy.wait_for_event("session_ended", &user)["reason"], "app");
+            assert_eq!(second.login(&user).status, 302);
+        } else {
+            assert_page(&second.login(&user), 403, "limit");
+            eventually("it has made room", || (second.login(&user).status == 302).then_some(()));
+            assert_eq!(proxy.wait_for_event("session_ended", &user)["reason"], "idle_timeout");
+        }
+        assert_serves(&mut second, &user);
+        assert_eq!(proxy.live(&user), 1);
+    }
+}

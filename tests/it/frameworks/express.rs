@@ -2,7 +2,10 @@
 
 use super::{PASSPORT, PASSPORT_ROLLING};
 use crate::support::browser::password_of;
+use crate::support::eventually;
 use crate::support::http::Request;
+use crate::support::proxy::Proxy;
+use crate::support::site::Site;
 
 #[test]
 fn a_login_is_counted_in_every_spelling_of_its_path_and_fields() {
@@ -58,4 +61,33 @@ fn a_logout_leaves_an_anonymous_session_that_can_sign_in_again() {
     assert_eq!(proxy.live(&user), 0);
     PASSPORT.sign_in(&mut browser, &user);
     assert_eq!(proxy.live(&user), 1);
+}
+
+/// The app keeps its sessions in memory and loses them when it starts again. The browser signs in once
+/// more and has one session; a device that is gone holds its slot until it has been idle long enough.
+#[test]
+fn an_app_that_starts_again_and_knows_nobody_locks_nobody_out() {
+    let site = Site::start_on(PASSPORT.app, 0);
+    let address = site.address;
+    let toml = "limit.max_sessions = 1\nlimit.on_limit = \"deny\"\nsession.idle_timeout = \"3s\"";
+    let proxy = Proxy::start(address, Some(PASSPORT.preset), toml);
+    let (user, gone) = (site.user(), site.user());
+    let mut browser = PASSPORT.signed_in(&proxy, &user);
+    PASSPORT.signed_in(&proxy, &gone);
+    drop(site);
+    let _site = Site::start_on(PASSPORT.app, address.port());
+    assert_eq!(PASSPORT.whoami(&mut browser), None);
+    PASSPORT.sign_in(&mut browser, &user);
+    assert_eq!(proxy.live(&user), 1);
+    let mut other = proxy.browser();
+    let mut try_other =
+        |user: &str| PASSPORT.try_login(&mut other, user, &password_of(user)).status;
+    assert_eq!((try_other(&user), try_other(&gone)), (403, 403));
+    eventually("the one that is gone has made room", || {
+        // Kept busy, the other one stays.
+        PASSPORT.assert_serves(&mut browser, &user);
+        (try_other(&gone) == 302).then_some(())
+    });
+    assert_eq!(proxy.wait_for_event("session_ended", &gone)["reason"], "idle_timeout");
+    PASSPORT.assert_serves(&mut browser, &user);
 }

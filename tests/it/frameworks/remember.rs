@@ -1,26 +1,25 @@
-//! Remember-me on Rails and Laravel: cookies that sign in by themselves, and differ on each device.
+//! Remember-me: cookies that sign in by themselves. Those of Rails and Laravel differ on each device,
+//! those of Flask-Login don't.
 
-use super::{Case, RAILS, app_value};
+use super::{Case, FLASK, RAILS, app_value, on_site};
 use crate::support::browser::{Browser, Cookie, password_of};
 use crate::support::proxy::Proxy;
 
-macro_rules! on_both {
-    ($($check:ident)*) => {
-        $(mod $check {
-            #[test]
-            fn on_rails() {
-                super::$check(crate::frameworks::RAILS);
-            }
-
-            #[test]
-            fn on_laravel() {
-                super::$check(crate::frameworks::LARAVEL);
-            }
-        })*
-    };
+on_site! {
+    on_flask FLASK:
+    remember_me_goes_on_with_the_same_session
+    an_ended_session_is_not_resurrected_by_remember_me
 }
 
-on_both! {
+on_site! {
+    on_rails RAILS:
+    remember_me_goes_on_with_the_same_session
+    an_ended_session_is_not_resurrected_by_remember_me
+    a_logout_at_the_app_forgets_the_other_devices_too
+}
+
+on_site! {
+    on_laravel LARAVEL:
     remember_me_goes_on_with_the_same_session
     an_ended_session_is_not_resurrected_by_remember_me
     a_logout_at_the_app_forgets_the_other_devices_too
@@ -82,6 +81,12 @@ fn an_ended_session_is_not_resurrected_by_remember_me(case: Case) {
     let mut first = remembered(case, &proxy, &user);
     let kept = first.jar.clone();
     let mut second = remembered(case, &proxy, &user);
+    let token = |browser: &Browser| {
+        let cookie = browser.jar.iter().find(|cookie| remembers(cookie)).unwrap();
+        app_value(&cookie.value).to_owned()
+    };
+    let one_for_all = case.app == FLASK.app;
+    assert_eq!(token(&first) == token(&second), one_for_all, "the value on two devices");
     case.assert_told(&mut first);
     assert!(!first.jar.iter().any(remembers), "the page takes it back");
     for stamped in [true, false] {

@@ -1,4 +1,5 @@
-//! Small sites in Flask, Express, PHP, Rails and Laravel, unmodified as their documentation writes them, shared by
+//! Small sites in Flask, Express, PHP, Rails and Laravel as their documentation writes them, and some
+//! whole applications as they are installed, shared by
 //! all tests of a run and started when the first of them asks. Each picks a free port and says so,
 //! and ends with the test process: it watches its standard input.
 
@@ -40,6 +41,11 @@ pub(crate) enum App {
     /// Rails with Devise.
     Rails,
     Laravel,
+    /// On SQLite. It has twenty accounts.
+    MediaWiki,
+    /// It has twenty accounts.
+    DokuWiki,
+    NodeRed,
 }
 
 /// How long a site may take to start: some of them install themselves first.
@@ -56,12 +62,19 @@ pub(crate) struct Site {
 impl Site {
     /// The site of this kind.
     pub(crate) fn shared(app: App) -> &'static Self {
-        static SITES: [OnceLock<Site>; 13] = [const { OnceLock::new() }; 13];
+        static SITES: [OnceLock<Site>; 16] = [const { OnceLock::new() }; 16];
         SITES[app as usize].get_or_init(|| Self::start(app))
     }
 
     fn start(app: App) -> Self {
-        let mut process = Process::start(&format!("{app:?}"), &mut command(app));
+        Self::start_on(app, 0)
+    }
+
+    /// A site of this test's own, on this port if it is one with Express; 0 is any.
+    pub(crate) fn start_on(app: App, port: u16) -> Self {
+        let mut command = command(app);
+        command.env("SITE_PORT", port.to_string());
+        let mut process = Process::start(&format!("{app:?}"), &mut command);
         let address = within(START, "the site listens", || {
             let lines = process.lines();
             let ended = process.ended();
@@ -113,6 +126,15 @@ fn command(app: App) -> Command {
         App::PhpUrlIds => php("delete", "-d session.use_only_cookies=0 -d session.use_trans_sid=1"),
         App::Tomcat => script("tomcat"),
         App::WordPress => script("wordpress"),
+        App::MediaWiki => script("mediawiki"),
+        App::DokuWiki => script("dokuwiki"),
+        App::NodeRed => {
+            let mut command = Command::new("node");
+            command
+                .args(["app.js".into(), data_folder("node-red")])
+                .current_dir(folder.join("node-red"));
+            command
+        }
         App::Rails => {
             let mut command = Command::new("sh");
             command
@@ -129,10 +151,15 @@ fn command(app: App) -> Command {
 
 /// A site that brings a script which runs it in a folder and clears up after it.
 fn script(site: &str) -> Command {
-    let folder = format!("{site}-{}", std::process::id());
     let mut command = Command::new(top().join("tests/sites").join(site).join("start"));
-    command.arg([env!("CARGO_TARGET_TMPDIR"), &folder].iter().collect::<PathBuf>());
+    command.arg(data_folder(site));
     command
+}
+
+/// Where a site of this run keeps its data.
+fn data_folder(site: &str) -> PathBuf {
+    let folder = format!("{site}-{}", std::process::id());
+    [env!("CARGO_TARGET_TMPDIR"), &folder].iter().collect()
 }
 
 /// Plain PHP, and how it renews the session's id.

@@ -3,6 +3,7 @@
 //   node app.js rolling          the same with `rolling: true`; the login page sends those who are
 //                                signed in already to the start page
 //   node app.js cookie-session   cookie-session; the cookies are the session
+// SITE_PORT: where to listen, else on any free port.
 'use strict';
 
 const crypto = require('node:crypto');
@@ -67,5 +68,5 @@ app.get('/touch', (req, res) => {
 });
 
 process.stdin.resume().on('end', () => process.exit(0));
-const server = app.listen(0, '127.0.0.1', () =>
+const server = app.listen(Number(process.env.SITE_PORT ?? 0), '127.0.0.1', () =>
   console.error(`listening on 127.0.0.1:${server.address().port}`));

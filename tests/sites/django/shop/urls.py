@@ -19,6 +19,7 @@ urlpatterns = [
     path("stream", views.stream),
     path("upload", views.upload),
     path("ops/sessions", views.live_sessions),
+    path("ops/expire", views.expire),
     path("api/token/", tokens.TokenObtainPairView.as_view()),
     path("api/token/refresh/", tokens.TokenRefreshView.as_view()),
     path("api/token/blacklist/", tokens.TokenBlacklistView.as_view()),

@@ -7,6 +7,7 @@ from django.conf import settings
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.sessions.models import Session
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
+from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 
 
@@ -88,6 +89,16 @@ def live_sessions(request):
     else:
         return JsonResponse({"error": "this engine cannot list its sessions"}, status=501)
     return JsonResponse({"count": sum(data.get(SESSION_KEY) == str(user.pk) for data in stores)})
+
+
+def expire(request):
+    """Lets the sessions of ?user= run out, as time does. Only asked past the proxy."""
+    user = get_user_model().objects.get_by_natural_key(request.GET["user"])
+    for session in Session.objects.all():
+        if session.get_decoded().get(SESSION_KEY) == str(user.pk):
+            session.expire_date = timezone.now()
+            session.save()
+    return HttpResponse()
 
 
 def stored_in_file(path):
