@@ -62,8 +62,8 @@ pub trait Control: Send + Sync {
     /// Whether every thread of the data plane gets on with its work.
     fn gets_on(&self) -> bool;
 
-    /// The reason why no traffic should be sent here, if there is one.
-    async fn ready(&self) -> Result<(), String>;
+    /// The reason why no traffic should be sent here is the error; a warning, if there is one, the rest.
+    async fn ready(&self) -> Result<Option<String>, String>;
 
     /// Credentials in use that no known login produced, latest use first. Never stored.
     fn untracked(&self) -> Vec<UntrackedUse> {
@@ -150,7 +150,10 @@ async fn livez(State(admin): State<Arc<Admin>>) -> Response {
 
 async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
     match admin.control.ready().await {
-        Ok(()) => Json(serde_json::json!({ "status": "ready" })).into_response(),
+        Ok(None) => Json(serde_json::json!({ "status": "ready" })).into_response(),
+        Ok(Some(but)) => {
+            Json(serde_json::json!({ "status": "ready", "warning": but })).into_response()
+        }
         Err(reason) => (
             StatusCode::SERVICE_UNAVAILABLE,
             Json(serde_json::json!({ "status": "not_ready", "reason": reason })),

@@ -10,7 +10,8 @@ use std::fmt::Write as _;
 use crate::policy::OnPasswordChange;
 use crate::session::Mode;
 use crate::settings::{
-    AdminRole, Binding, ClientAddress, OnEnded, Scope, Settings, Unattributed, Untracked,
+    AdminRole, Binding, ClientAddress, OnEnded, OnFailure, Scope, Settings, StorePlace,
+    Unattributed, Untracked,
 };
 
 use limits::{limit, overrides, timeouts};
@@ -288,11 +289,11 @@ fn records(settings: &Settings) -> Vec<String> {
         ClientAddress::Hash => "Client addresses are recorded as a keyed hash.",
         ClientAddress::None => "Client addresses are not recorded.",
     };
-    vec![
+    let mut sentences = vec![
         format!(
             "Sessions are kept in `{}`. It holds no cookie and no password; cookies are known by a \
              hash with the key in `{}`.",
-            settings.store.path.display(),
+            settings.store.place,
             settings.store.key_file.display()
         ),
         "A login is let in only after it was recorded; while the store fails, logins are refused."
@@ -308,5 +309,22 @@ fn records(settings: &Settings) -> Vec<String> {
          and reason."
             .to_owned(),
         address.to_owned(),
-    ]
+    ];
+    if let StorePlace::Postgres(postgres) = &settings.store.place {
+        let grace_ms = i64::try_from(postgres.grace_ms).unwrap_or(i64::MAX);
+        sentences.push(format!(
+            "Several replicas may share the store. One that has not heard of it for {} {}.",
+            duration(grace_ms),
+            match settings.store.on_failure {
+                OnFailure::Closed => "serves no session",
+                OnFailure::Open => "goes on by what it knew, and holds no limit meanwhile",
+            }
+        ));
+        if postgres.strict {
+            let sentence =
+                "A login is answered only when every replica knows which sessions it ended.";
+            sentences.push(sentence.to_owned());
+        }
+    }
+    sentences
 }

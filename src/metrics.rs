@@ -5,6 +5,7 @@ use std::fmt;
 use std::hash::Hash as Hashed;
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
@@ -183,6 +184,8 @@ pub struct Levels {
     /// Credentials in use that no known login produced.
     pub untracked: u64,
     pub store_statements: u64,
+    /// How old our knowledge of other replicas' changes may be; `None`: there are none.
+    pub store_lag: Option<Duration>,
     /// Open client connections.
     pub connections: u64,
     /// Requests at the app, tunnels included.
@@ -230,6 +233,13 @@ impl Collector for LevelCollector {
             let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
             gauge.encode(metric)?;
         }
+        if let Some(lag) = levels.store_lag {
+            let gauge = ConstGauge::new(lag.as_secs_f64());
+            let help = "How old the knowledge of other replicas' changes may be.";
+            let metric =
+                encoder.encode_descriptor("store_lag_seconds", help, None, gauge.metric_type())?;
+            gauge.encode(metric)?;
+        }
         let statements = ConstCounter::new(levels.store_statements);
         let metric = encoder.encode_descriptor(
             "store_statements",
@@ -269,6 +279,8 @@ pub struct Metrics {
     pub steps_dropped: Counter,
     /// Seconds from asking for a store transaction to its commit.
     pub store_transaction_seconds: Histogram,
+    /// Seconds from the end of a session on another replica to its end here.
+    pub revocation_delay_seconds: Histogram,
     /// Seconds the app took to begin its answer to a login or logout.
     pub upstream_seconds: Histogram,
 }
@@ -344,6 +356,11 @@ impl Metrics {
                 &mut all,
                 "store_transaction_seconds",
                 "Time from asking for a store transaction to its commit.",
+            ),
+            revocation_delay_seconds: histogram(
+                &mut all,
+                "revocation_delay_seconds",
+                "Time from the end of a session on another replica to its end here.",
             ),
             upstream_seconds: histogram(
                 &mut all,
@@ -473,6 +490,7 @@ mod tests {
         metrics.read_levels(|| Levels {
             sessions_live: 3,
             store_statements: 7,
+            store_lag: Some(Duration::from_millis(250)),
             ..Levels::default()
         });
         let text = metrics.encode();
@@ -484,6 +502,7 @@ mod tests {
             "headcount_mode{mode=\"observe\"} 1",
             "headcount_mode{mode=\"enforce\"} 0",
             "headcount_sessions_live 3",
+            "headcount_store_lag_seconds 0.25",
             "headcount_store_statements_total 7",
             "headcount_store_transaction_seconds_count 1",
             concat!("headcount_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),

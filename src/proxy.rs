@@ -162,6 +162,7 @@ impl Worker {
         let user_agent = parts.headers.get(USER_AGENT).cloned();
         let client = proxy.device(&tokens, &caller, user_agent.as_ref());
         let presented = proxy.judge(site, &client, audience).presented(&scan.candidates);
+        proxy.check_heard(!presented.all.is_empty())?;
         let sent = Vec::new();
         let adopted = None;
         let mut exchange =
@@ -188,6 +189,7 @@ impl Worker {
         let watched = detect::may_match(site.rules, parts.method.as_str(), &exchange.path)
             || (proxy.may_identify(&exchange) && on_client.is_none());
         if watched {
+            proxy.check_heard(true)?;
             return self.watch(exchange, permit, parts, payload, cookie).await;
         }
         proxy.prepare(&mut parts, &exchange.caller, cookie.as_deref(), upgrade)?;
@@ -291,6 +293,11 @@ impl Proxy {
             client,
             navigation: audience.is_page(),
         }
+    }
+
+    /// A replica that does not know what the others did judges nothing and lets nobody in.
+    fn check_heard(&self, judged: bool) -> Result<(), Refusal> {
+        if judged && self.recorder.is_stale() { Err(Refusal::StoreFailed) } else { Ok(()) }
     }
 
     /// What credentials are known by.

@@ -2,7 +2,7 @@
 //! The store commits first; the registry and the audit trail follow through the feed.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::audit::{AuditEvent, AuditLog, EventKind};
 use crate::clock::Clock;
@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::policy::{Limits, Switches};
 use crate::registry::{Entry, Registry};
 use crate::session::{EndReason, Mode, SessionId, Timestamp};
-use crate::settings::SessionSettings;
+use crate::settings::{OnFailure, SessionSettings};
 use crate::store::{Committed, Decide, Decision, Feed, Scope, Store, StoreError};
 
 /// Timed-out sessions ended in one transaction.
@@ -23,6 +23,8 @@ pub struct RegistryFeed {
     pub registry: Arc<Registry>,
     pub audit: Arc<AuditLog>,
     pub evictions: Arc<Evictions>,
+    pub metrics: Arc<Metrics>,
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Feed for RegistryFeed {
@@ -36,6 +38,20 @@ impl Feed for RegistryFeed {
             }
             self.audit.publish(event);
         }
+    }
+
+    fn replicated(&self, change: Committed, ages: &[Duration]) {
+        for (session, age) in change.sessions.iter().zip(ages) {
+            let known = self.registry.by_id(session.id);
+            if session.end.is_some() && known.is_some_and(|entry| entry.ending().is_none()) {
+                self.metrics.revocation_delay_seconds.observe(age.as_secs_f64());
+            }
+        }
+        self.registry.apply(&change);
+    }
+
+    fn store_time(&self, now: Timestamp) {
+        self.clock.follow(now);
     }
 
     fn last_seen_at(&self, session: SessionId) -> Option<Timestamp> {
@@ -55,6 +71,7 @@ pub struct Recorder {
     pub switches: Switches,
     pub session: SessionSettings,
     pub evictions: Arc<Evictions>,
+    pub on_failure: OnFailure,
 }
 
 impl Recorder {
@@ -211,6 +228,11 @@ impl Recorder {
     /// Publishes an event that changes no session.
     pub fn note(&self, event: AuditEvent) {
         self.audit.publish(event);
+    }
+
+    /// Whether too much may have happened elsewhere to judge by what is known here.
+    pub fn is_stale(&self) -> bool {
+        self.enforces() && self.on_failure == OnFailure::Closed && self.store.is_stale()
     }
 
     /// Whether decisions take effect.

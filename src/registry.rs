@@ -18,7 +18,7 @@ pub use self::bounded::UntrackedSeen;
 pub use self::entry::Entry;
 use crate::policy::Limits;
 use crate::session::{Client, EndReason, Key, KeyUse, SessionId, SessionKey, Timestamp};
-use crate::store::{Committed, Loaded};
+use crate::store::{Committed, LATE_KEYS_MAX, Loaded};
 
 /// Sessions a sweep looks at per call, so that the lock is held for well under a millisecond.
 const SWEPT_MAX: usize = 4096;
@@ -80,7 +80,7 @@ impl Registry {
 
     /// Takes over what the store holds, before the first request.
     pub fn load(&self, loaded: Loaded) {
-        let Loaded { sessions, keys, shapes: _ } = loaded;
+        let Loaded { sessions, keys, key_seqs, shapes: _ } = loaded;
         let versions: HashMap<SessionId, i64> =
             sessions.iter().map(|session| (session.id, session.change_seq)).collect();
         self.change(|table| {
@@ -88,8 +88,9 @@ impl Registry {
             for session in &sessions {
                 table.put_session(session);
             }
-            for key in &keys {
-                table.put_key(key, versions.get(&key.session).copied(), false);
+            for (index, key) in keys.iter().enumerate() {
+                let version = key_seqs.get(index).or_else(|| versions.get(&key.session));
+                table.put_key(key, version.copied(), false);
             }
         });
     }
@@ -138,10 +139,14 @@ impl Registry {
     pub fn apply(&self, change: &Committed) {
         let newest = change.sessions.iter().map(|session| session.change_seq).max();
         let cut = self.change(|table| {
-            let cut: Vec<_> =
+            let mut cut: Vec<_> =
                 change.sessions.iter().filter_map(|session| table.put_session(session)).collect();
-            for key in &change.keys {
-                table.put_key(key, newest, false);
+            cut.extend(table.forget_pruned(&change.forgotten));
+            for (index, key) in change.keys.iter().enumerate() {
+                table.put_key(key, change.key_seqs.get(index).copied().or(newest), false);
+            }
+            for key in &change.late_keys {
+                table.add_late_key(key, LATE_KEYS_MAX as usize);
             }
             cut
         });
@@ -249,6 +254,16 @@ impl Registry {
         let mut dirty = self.dirty.lock();
         dirty.entries.extend(entries);
         dirty.keys.splice(0..0, keys);
+    }
+
+    /// Cuts everything under way for any session: nobody knows any more whether it may go on.
+    pub fn cut_streams(&self) {
+        let table = self.table.read();
+        let cut: Vec<_> = table.after(None).filter_map(|(entry, _)| entry.take_cut()).collect();
+        drop(table);
+        for token in cut {
+            token.cancel();
+        }
     }
 
     /// Drops keys that the store has pruned, and sessions with their last key.

@@ -32,8 +32,8 @@ use crate::proxy::{Lasting, Live, LiveWorker, Proxy};
 use crate::recorder::RegistryFeed;
 use crate::refusal::Refusal;
 use crate::registry::Registry;
-use crate::settings::{ListenAddress, Settings};
-use crate::store::{self, StoreError};
+use crate::settings::{ListenAddress, Settings, StorePlace};
+use crate::store::{self, Store, StoreError};
 use crate::tls::{Tls, TlsError};
 
 use self::control::AdminControl;
@@ -44,13 +44,16 @@ const TAP_EVENTS: usize = 1024;
 /// For each reason; all are counted.
 const REFUSALS_LOGGED_PER_SECOND: u32 = 200;
 
+/// In strict mode a dead replica delays logins by so long at most.
+const LEASE_MS: u64 = 2_000;
+
 /// Why it did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("cannot open the store {path}")]
-    Store { path: PathBuf, source: StoreError },
+    #[error("cannot open the store {place}")]
+    Store { place: String, source: StoreError },
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("cannot listen on {addresses}")]
@@ -173,11 +176,12 @@ async fn build(
         registry: Arc::clone(&registry),
         audit: Arc::clone(&audit),
         evictions: Arc::clone(&evictions),
+        metrics: Arc::clone(&metrics),
+        clock: Arc::clone(&clock),
     });
-    let path = settings.store.path.clone();
-    let failed = |source| StartError::Store { path: path.clone(), source };
-    let store =
-        store::sqlite::open(&path, settings.store.timeout_ms, feed).await.map_err(failed)?;
+    let place = settings.store.place.to_string();
+    let failed = |source| StartError::Store { place: place.clone(), source };
+    let store = open_store(&settings, &keyring, feed).await.map_err(failed)?;
     let mut loaded = store.load().await.map_err(failed)?;
     let shapes = Shapes::new(std::mem::take(&mut loaded.shapes));
     registry.load(loaded);
@@ -202,6 +206,34 @@ async fn build(
     Ok(proxy)
 }
 
+async fn open_store(
+    settings: &Settings,
+    keyring: &Keyring,
+    feed: Arc<RegistryFeed>,
+) -> Result<Arc<dyn Store>, StoreError> {
+    let timeout_ms = settings.store.timeout_ms;
+    match &settings.store.place {
+        StorePlace::Sqlite(path) => store::sqlite::open(path, timeout_ms, feed).await,
+        StorePlace::Postgres(postgres) => {
+            if postgres.server.is_exposed() {
+                tracing::warn!("the way to PostgreSQL is not surely private: sslmode=verify-full");
+            }
+            let options = store::postgres::Options {
+                app: settings.app.clone(),
+                key_check: keyring.stamp(&[b"is this the same key?"]),
+                node: settings.server.node.clone(),
+                connections_max: postgres.connections_max,
+                timeout_ms,
+                notify: postgres.notify,
+                poll_interval_ms: postgres.poll_interval_ms,
+                grace_ms: postgres.grace_ms,
+                lease_ms: postgres.strict.then_some(LEASE_MS),
+            };
+            store::postgres::open(&postgres.server, options, feed).await
+        }
+    }
+}
+
 fn read_levels(live: &Arc<Live>, edge: &Arc<Edge>) {
     let (shared, proxy) = (Arc::clone(live), live.now());
     let (registry, edge) = (Arc::clone(&proxy.registry), Arc::clone(edge));
@@ -216,6 +248,7 @@ fn read_levels(live: &Arc<Live>, edge: &Arc<Edge>) {
             keys: counts.keys as u64,
             untracked: registry.untracked_count() as u64,
             store_statements: store.statements(),
+            store_lag: store.lag(),
             connections: edge.connections_open() as u64,
             upstream_requests: slots.used() as u64,
             upstream_queue: slots.waiting() as u64,

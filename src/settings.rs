@@ -1,6 +1,8 @@
 //! The settings after checking: typed, complete, in the units the code works in. Defaults, key names
 //! and TOML are the business of `config.rs`; nothing here parses or reads files.
 
+mod store;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -9,6 +11,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+pub use self::store::{OnFailure, PostgresSettings, StorePlace, StoreSettings};
 use crate::pages::Pages;
 use crate::policy::{Limits, Switches};
 use crate::rules::expression::Expression;
@@ -415,16 +418,6 @@ pub struct AppLogout {
 pub struct Csrf {
     pub cookie: String,
     pub header: String,
-}
-
-/// `[store]`.
-#[derive(Clone, Debug)]
-pub struct StoreSettings {
-    /// The SQLite file.
-    pub path: PathBuf,
-    pub key_file: PathBuf,
-    /// A transaction must finish within.
-    pub timeout_ms: u64,
 }
 
 /// `[admin]`.

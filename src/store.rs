@@ -1,7 +1,10 @@
 //! What a store must do: keep sessions and keys, and run one decision in one transaction.
 //! The decision itself is a pure function handed in (`policy.rs`); SQL lives in `store/`.
 
+pub mod postgres;
 pub mod sqlite;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -54,13 +57,23 @@ pub type Decide = Box<dyn Fn(&[Session]) -> Plan + Send + Sync>;
 pub struct Committed {
     pub sessions: Vec<Session>,
     pub keys: Vec<Key>,
+    /// The change that wrote each of `keys`, in their order; empty: the newest of `sessions`.
+    pub key_seqs: Vec<i64>,
+    /// Keys of rotated values that another replica came upon.
+    pub late_keys: Vec<Key>,
+    /// Keys that another replica has pruned, each with the change that did it.
+    pub forgotten: Vec<(SessionKey, i64)>,
     pub events: Vec<AuditEvent>,
 }
 
 impl Committed {
     /// Whether there is anything to tell.
     pub fn says_something(&self) -> bool {
-        !(self.sessions.is_empty() && self.keys.is_empty() && self.events.is_empty())
+        !(self.sessions.is_empty()
+            && self.keys.is_empty()
+            && self.late_keys.is_empty()
+            && self.forgotten.is_empty()
+            && self.events.is_empty())
     }
 }
 
@@ -73,6 +86,13 @@ pub const LATE_KEYS_MAX: u32 = 64;
 pub trait Feed: Send + Sync {
     /// A transaction was committed.
     fn committed(&self, change: Committed);
+
+    /// What the store holds of what changed lately, by whatever replica: it may come twice, and
+    /// some of it is our own. Each session comes before its keys, and with how long ago it changed.
+    fn replicated(&self, change: Committed, ages: &[Duration]);
+
+    /// The time by the store's clock, which all replicas go by.
+    fn store_time(&self, now: Timestamp);
 
     /// A fresher `last_seen_at` than the store's, for decisions.
     fn last_seen_at(&self, session: SessionId) -> Option<Timestamp>;
@@ -142,6 +162,8 @@ pub struct Loaded {
     /// Live sessions, and ended ones that still have keys.
     pub sessions: Vec<Session>,
     pub keys: Vec<Key>,
+    /// As in [`Committed`].
+    pub key_seqs: Vec<i64>,
     pub shapes: Vec<CookieShape>,
 }
 
@@ -183,6 +205,15 @@ pub trait Store: Send + Sync {
 
     /// Ends when the store can do nothing any more, whatever the reason.
     async fn stopped(&self);
+    /// How old this replica's knowledge of the others' changes may be; `None` where there are none.
+    fn lag(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Whether that is too old to judge by: a session may have ended elsewhere.
+    fn is_stale(&self) -> bool {
+        false
+    }
 
     /// Statements run so far, for the metric and for the test that the request path runs none.
     fn statements(&self) -> u64;

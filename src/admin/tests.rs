@@ -116,8 +116,8 @@ impl Control for Memory {
         true
     }
 
-    async fn ready(&self) -> Result<(), String> {
-        self.not_ready.clone().map_or(Ok(()), Err)
+    async fn ready(&self) -> Result<Option<String>, String> {
+        self.not_ready.clone().map_or(Ok(None), Err)
     }
 
     fn untracked(&self) -> Vec<UntrackedUse> {

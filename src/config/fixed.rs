@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::settings::{ListenAddress, LogFormat, Settings};
+use crate::settings::{ListenAddress, LogFormat, PostgresSettings, Settings, StorePlace};
 
 /// A key whose value cannot change without a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,13 @@ pub fn fixed(old: &Settings, new: &Settings) -> Vec<Fixed> {
 fn values(settings: &Settings) -> Vec<(&'static str, String)> {
     let Settings { server, app, store, admin, log, .. } = settings;
     let admin = admin.as_ref().map_or_else(none, |admin| quoted(&admin.listen));
+    let (url, postgres) = match &store.place {
+        StorePlace::Sqlite(path) => (quoted(&format_args!("sqlite://{}", path.display())), None),
+        StorePlace::Postgres(postgres) => (quoted(&postgres.server), Some(postgres)),
+    };
+    let of_postgres = |value: fn(&PostgresSettings) -> String| {
+        postgres.map_or_else(none, |postgres| value(postgres))
+    };
     let format = match log.format {
         LogFormat::Json => "json",
         LogFormat::Pretty => "pretty",
@@ -51,9 +58,20 @@ fn values(settings: &Settings) -> Vec<(&'static str, String)> {
             server.limits.connections_per_address_max.to_string(),
         ),
         ("app.name", quoted(&app)),
-        ("store.url", quoted(&format_args!("sqlite://{}", store.path.display()))),
+        ("store.url", url),
         ("store.key_file", quoted(&store.key_file.display())),
         ("store.timeout", quoted(&format_args!("{}ms", store.timeout_ms))),
+        ("store.connections", of_postgres(|postgres| postgres.connections_max.to_string())),
+        ("store.notify", of_postgres(|postgres| postgres.notify.to_string())),
+        (
+            "store.poll_interval",
+            of_postgres(|it| quoted(&format_args!("{}ms", it.poll_interval_ms))),
+        ),
+        ("store.grace", of_postgres(|it| quoted(&format_args!("{}ms", it.grace_ms)))),
+        (
+            "limit.consistency",
+            of_postgres(|it| quoted(&if it.strict { "strict" } else { "bounded" })),
+        ),
         ("admin.listen", admin),
         ("log.format", quoted(&format)),
     ]

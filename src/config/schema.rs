@@ -9,6 +9,7 @@ mod probe;
 mod recognition;
 mod scope;
 mod server;
+mod store;
 mod tls;
 
 use std::path::Path;
@@ -46,7 +47,7 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
     let (enforcement, mode) = enforcement::enforcement(&mut root);
     let pages = pages::pages(&mut root, context);
     let retention = operation::history(&mut root);
-    let store = operation::store(&mut root, context);
+    let store = store::store(&mut root, context, switches.strict);
     let admin = operation::admin(&mut root, context, &server.listen);
     let log = operation::log(&mut root);
     root.later(&[

@@ -91,6 +91,7 @@ impl Proxy {
                 switches: settings.switches,
                 session: settings.session.clone(),
                 evictions,
+                on_failure: settings.store.on_failure,
             },
             registry,
             metrics,
@@ -126,6 +127,7 @@ impl Proxy {
                 limits: settings.limits.clone(),
                 switches: settings.switches,
                 session: settings.session.clone(),
+                on_failure: settings.store.on_failure,
                 ..self.recorder.clone()
             },
             registry: Arc::clone(&self.registry),

@@ -153,6 +153,11 @@ impl Entry {
         token
     }
 
+    /// Takes the token that cuts what is under way; what begins later gets another.
+    pub(super) fn take_cut(&self) -> Option<CancellationToken> {
+        self.rest.lock().cut.take()
+    }
+
     /// As known in memory, `last_seen_at` fresh.
     pub fn snapshot(&self) -> Session {
         Session {

@@ -181,6 +181,25 @@ impl Table {
         }
     }
 
+    /// Drops keys that another replica has pruned, unless a later change brought them back, and
+    /// sessions with their last key, even those that are live as far as we know: their end has been
+    /// pruned as well. Returns the tokens to cancel once the lock is released.
+    pub(super) fn forget_pruned(&mut self, keys: &[(SessionKey, i64)]) -> Vec<CancellationToken> {
+        let mut cut = Vec::new();
+        for (key, seq) in keys {
+            let Some(slot) = self.by_key.get(key).filter(|slot| slot.version < *seq) else {
+                continue;
+            };
+            let entry = Arc::clone(&slot.entry);
+            self.drop_key(key);
+            if self.by_id.get(&entry.id).is_some_and(|row| row.keys.is_empty()) {
+                cut.extend(entry.take_cut());
+                self.drop_row(&entry);
+            }
+        }
+        cut
+    }
+
     /// Drops ended sessions whose keys have all gone to others, which nothing leads to any more.
     pub(super) fn drop_keyless(&mut self, ids: &[SessionId]) {
         for id in ids {

@@ -56,7 +56,7 @@ fn ended(number: u64, user: Option<&str>, seq: i64) -> Session {
 }
 
 fn change(sessions: &[Session], keys: &[Key]) -> Committed {
-    Committed { sessions: sessions.to_vec(), keys: keys.to_vec(), events: Vec::new() }
+    Committed { sessions: sessions.to_vec(), keys: keys.to_vec(), ..Committed::default() }
 }
 
 #[test]
@@ -122,6 +122,33 @@ fn an_end_cuts_those_who_watch_and_those_who_come_later() {
     assert!(registry.by_id(id(1)).unwrap().cut().is_cancelled());
     registry.apply(&change(&[ended(4, Some("ann"), 4)], &[]));
     assert!(registry.by_id(id(4)).unwrap().cut().is_cancelled(), "born ended");
+}
+
+#[test]
+fn what_another_replica_pruned_goes_unless_it_came_back() {
+    let registry = registry();
+    registry.apply(&change(&[live(1, Some("ann"), 1)], &[bearer(1, 1)]));
+    registry.apply(&change(&[live(2, Some("ann"), 8)], &[bearer(2, 2)]));
+    let under_way = registry.by_id(id(1)).unwrap().cut();
+    let forgotten = vec![(key(1), 5), (key(2), 5), (key(3), 5)];
+    registry.apply(&Committed { forgotten, ..Committed::default() });
+    // Its end was pruned before it was heard of.
+    assert!(registry.by_id(id(1)).is_none() && under_way.is_cancelled());
+    assert!(registry.lookup(key(2)).is_some(), "a later change brought it back");
+    assert_eq!(registry.counts(), Counts { live: 1, users: 1, tombstones: 0, keys: 1 });
+}
+
+#[test]
+fn what_is_under_way_can_be_cut_without_an_end() {
+    let registry = registry();
+    registry.apply(&change(&[live(1, Some("ann"), 1)], &[]));
+    let before = registry.by_id(id(1)).unwrap().cut();
+    registry.cut_streams();
+    assert!(before.is_cancelled());
+    let after = registry.by_id(id(1)).unwrap().cut();
+    assert!(!after.is_cancelled(), "what begins later is cut");
+    registry.apply(&change(&[ended(1, Some("ann"), 2)], &[]));
+    assert!(after.is_cancelled());
 }
 
 #[test]

@@ -14,6 +14,9 @@ use crate::store::StoreError;
 
 /// How often what is kept no longer is dropped.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(2);
+/// How often a look is taken at whether the store was heard.
+const STALE_INTERVAL: Duration = Duration::from_millis(200);
+const STALE_CUTS: u32 = 5;
 /// Between a panic and the next attempt.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
@@ -24,10 +27,12 @@ pub(super) fn start(live: &Arc<Live>) -> Vec<JoinHandle<()>> {
     let sweeping = Arc::clone(live);
     let flushing = Arc::clone(live);
     let pruning = Arc::clone(live);
+    let listening = Arc::clone(live);
     vec![
         restarted("sweep", life, metrics, move || sweep(Arc::clone(&sweeping))),
         restarted("flush", life, metrics, move || flush(Arc::clone(&flushing))),
         restarted("prune", life, metrics, move || prune(Arc::clone(&pruning))),
+        restarted("stale", life, metrics, move || cut_when_stale(Arc::clone(&listening))),
         tokio::spawn(watch_store(proxy)),
     ]
 }
@@ -78,6 +83,24 @@ async fn prune(live: Arc<Live>) {
     let interval = u64::try_from(PRUNE_INTERVAL.as_millis()).unwrap_or(u64::MAX);
     while next(&live, |_| interval).await {
         note(live.now().recorder.prune().await);
+    }
+}
+
+/// A replica that has not heard from the store lets no stream go on either: its session may have
+/// ended elsewhere.
+async fn cut_when_stale(live: Arc<Live>) {
+    let life = live.now().lifecycle.clone();
+    let mut looks = 0_u32;
+    while pause(&life, STALE_INTERVAL).await {
+        let proxy = live.now();
+        looks = if proxy.recorder.is_stale() { looks.saturating_add(1) } else { 0 };
+        if looks == 1 {
+            tracing::error!("the store was not heard for store.grace: no session is served");
+        }
+        // Again, for those that were judged just before and begin just after.
+        if (1..=STALE_CUTS).contains(&looks) {
+            proxy.registry.cut_streams();
+        }
     }
 }
 

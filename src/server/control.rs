@@ -8,6 +8,7 @@ use crate::admin::{Control, ControlError, UntrackedUse};
 use crate::identity;
 use crate::proxy::{Live, Proxy};
 use crate::session::{Session, SessionId, Timestamp};
+use crate::settings::OnFailure;
 use crate::store::{Listing, StoreError};
 
 use super::reload::Reloader;
@@ -91,11 +92,24 @@ impl Control for AdminControl {
         self.reloader.edge.gets_on()
     }
 
-    async fn ready(&self) -> Result<(), String> {
-        if self.proxy().lifecycle.is_stopping() {
+    async fn ready(&self) -> Result<Option<String>, String> {
+        let proxy = self.proxy();
+        if proxy.lifecycle.is_stopping() {
             return Err("draining".to_owned());
         }
-        self.proxy().recorder.store.ping().await.map_err(|error| error.to_string())
+        let store = &proxy.recorder.store;
+        let why = if store.is_stale() {
+            "the store was not heard for longer than store.grace".to_owned()
+        } else if let Err(error) = store.ping().await {
+            error.to_string()
+        } else {
+            return Ok(None);
+        };
+        match proxy.settings.store.on_failure {
+            OnFailure::Closed => Err(why),
+            // It goes on: taken out of service it would be as good as closed.
+            OnFailure::Open => Ok(Some(format!("{why}; on_failure is open: no limit is held"))),
+        }
     }
 
     fn untracked(&self) -> Vec<UntrackedUse> {

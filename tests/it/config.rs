@@ -9,9 +9,10 @@ use headcount::explain::explain;
 use headcount::policy::{EvictOrder, OnLimit};
 use headcount::rules::{Role, preset};
 use headcount::settings::{
-    AdminRole, AppLogout, Binding, Csrf, ListenAddress, OnEnded, ServerSettings, Settings,
-    Untracked,
+    AdminRole, AppLogout, Binding, Csrf, ListenAddress, OnEnded, OnFailure, ServerSettings,
+    Settings, StorePlace, Untracked,
 };
+use headcount::store::postgres::Server;
 
 const MINIMAL: &str = "[upstream]\nurl = \"http://127.0.0.1:8000\"\n[limit]\nmax_sessions = 1\n";
 
@@ -115,6 +116,12 @@ fn every_key_in_the_comments_has_the_default_it_shows() {
         "users",
         "max_sessions = \"",
         "node",
+        "url = \"postgres",
+        "password_file",
+        "connections",
+        "notify",
+        "poll_interval",
+        "grace",
         "idle_timeout = \"10m",
         "absolute_timeout = \"8h",
         "name = \"Payroll",
@@ -148,7 +155,8 @@ fn assert_same(one: &Settings, other: &Settings) {
         let mut settings = settings.clone();
         // Of the text, not of what it says.
         settings.fingerprint.clear();
-        for path in [&mut settings.store.path, &mut settings.store.key_file] {
+        let StorePlace::Sqlite(path) = &mut settings.store.place else { panic!("not SQLite") };
+        for path in [path, &mut settings.store.key_file] {
             *path = path.file_name().unwrap().into();
         }
         format!("{settings:#?}")
@@ -175,7 +183,8 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(limit.idle_timeout_ms, Some(1_800_000));
     assert_eq!(limit.absolute_timeout_ms, Some(43_200_000));
     assert_eq!(settings.enforcement.on_ended, OnEnded::Page);
-    assert_eq!(settings.store.path, Path::new("tests/config/valid/headcount.db"));
+    let place = settings.store.place.to_string();
+    assert_eq!(place, "tests/config/valid/headcount.db");
     assert!(settings.admin.is_none());
     assert_eq!(settings.session.retention.tombstones_ms, 400 * 86_400_000);
 }
@@ -216,6 +225,22 @@ fn every_key_is_read() {
     assert_eq!(admin.tokens[1].role, AdminRole::Viewer);
     // SHA-256 of the file without its newline.
     assert_eq!(admin.tokens[1].digest[..4], [0xc0, 0x64, 0x1c, 0x9a]);
+}
+
+#[test]
+fn a_server_is_shown_without_its_password() {
+    let settings = valid("postgres.toml");
+    let StorePlace::Postgres(postgres) = &settings.store.place else { panic!("not PostgreSQL") };
+    assert_eq!((postgres.poll_interval_ms, postgres.grace_ms), (100, 3_000));
+    assert_eq!((postgres.connections_max, postgres.notify, postgres.strict), (12, false, true));
+    assert_eq!(settings.store.on_failure, OnFailure::Open);
+    assert_eq!(postgres.server.to_string(), "postgres://db.internal:5433/sessions");
+    assert!(!postgres.server.is_exposed());
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/valid/grafana.token");
+    let password = fs::read_to_string(file).unwrap();
+    assert!(!format!("{settings:?}").contains(password.trim()), "the password is shown");
+    let plain = Server::parse("postgres://headcount@db.internal/sessions", None).unwrap();
+    assert!(plain.is_exposed());
 }
 
 #[test]

@@ -1,7 +1,10 @@
-//! What only the SQLite store promises; what every store does is in `store/conformance.rs`.
+//! What only the SQLite store promises; what every store does is in `store/conformance.rs`, what
+//! only PostgreSQL does in `store/postgres.rs`.
 
 pub(crate) mod build;
 mod conformance;
+mod postgres;
+mod throughput;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -98,6 +101,10 @@ impl Feed for Panics {
     fn committed(&self, _: Committed) {
         panic!("injected");
     }
+
+    fn replicated(&self, _: Committed, _: &[Duration]) {}
+
+    fn store_time(&self, _: Timestamp) {}
 
     fn last_seen_at(&self, _: SessionId) -> Option<Timestamp> {
         None

@@ -7,6 +7,8 @@ pub(crate) mod browser;
 pub(crate) mod django;
 pub(crate) mod http;
 pub(crate) mod legacy;
+pub(crate) mod link;
+pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw;

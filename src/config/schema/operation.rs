@@ -1,14 +1,12 @@
-//! Keys and defaults of `[history]`, `[store]`, `[admin]` and `[log]`. Secrets are hashed here and
+//! Keys and defaults of `[history]`, `[admin]` and `[log]`. Secrets are hashed here and
 //! forgotten.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::settings::{
     AdminRole, AdminSettings, AdminToken, ClientAddress, ListenAddress, LogFormat, LogSettings,
-    StoreSettings,
 };
 use crate::store::Retention;
 
@@ -32,50 +30,6 @@ pub(super) fn history(root: &mut Table<'_>) -> Retention {
         history_ms: to_i64(keep_days * DAY),
         history_per_user: u32::try_from(per_user).unwrap_or(u32::MAX),
         tombstones_ms: to_i64(tombstones),
-    }
-}
-
-/// `[store]`.
-pub(super) fn store(root: &mut Table<'_>, context: &Context<'_>) -> StoreSettings {
-    let mut store = root.table("store");
-    let path = sqlite_path(&mut store);
-    let key_file = store.text("key_file").map_or_else(|| "headcount.key".to_owned(), |at| at.value);
-    let timeout_ms = store.duration("timeout", 2 * SECOND, 100..=60 * SECOND);
-    store.choice("on_failure", (), &[("closed", ())], &["open"]);
-    store.later(&[
-        ("grace", "leave it out: while the store fails, logins are refused"),
-        ("revocation_max_delay", "leave it out: one node ends sessions at once"),
-    ]);
-    store.finish();
-    StoreSettings {
-        path: context.folder.join(path),
-        key_file: context.folder.join(key_file),
-        timeout_ms,
-    }
-}
-
-fn sqlite_path(store: &mut Table<'_>) -> PathBuf {
-    let default = PathBuf::from("headcount.db");
-    let allowed = "\"sqlite://FILE\", FILE relative to this file or absolute: \
-                   \"sqlite://headcount.db\", \"sqlite:///var/lib/headcount/headcount.db\"";
-    let Some(At { value, at }) = store.text("url") else { return default };
-    if value.starts_with("postgres://") || value.starts_with("postgresql://") {
-        store.wrong("url", &at, "= \"postgres://…\" is not available in this version", allowed);
-        return default;
-    }
-    match value.strip_prefix("sqlite://") {
-        Some(path) if path.contains(":memory:") || path.contains("mode=memory") => {
-            let what = "would forget every session at a restart: the store must be a file";
-            store.wrong("url", &at, what, allowed);
-            default
-        }
-        Some(path) if !path.is_empty() && !path.ends_with('/') && !path.contains(['?', '\0']) => {
-            PathBuf::from(path)
-        }
-        _ => {
-            store.wrong("url", &at, "does not name a store", allowed);
-            default
-        }
     }
 }
 
@@ -204,7 +158,7 @@ fn secret(token: &mut Table<'_>, context: &Context<'_>) -> Option<String> {
 }
 
 /// The reason in words that are the same on every system.
-fn reason(error: &std::io::Error) -> String {
+pub(super) fn reason(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
         std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),

@@ -285,6 +285,8 @@ fn max_evictions(table: &mut Table<'_>) -> Option<Option<u32>> {
 
 /// `[limit]` but for the mode, which stands in `[enforcement]`.
 pub(super) struct LimitSwitches {
+    /// An end is answered only when every replica knows.
+    pub(super) strict: bool,
     logout_all: bool,
     password_change: OnPasswordChange,
 }
@@ -344,6 +346,7 @@ pub(super) fn limit(
         ("keep", OnPasswordChange::Keep),
     ];
     let switches = LimitSwitches {
+        strict: table.choice("consistency", false, &[("bounded", false), ("strict", true)], &[]),
         logout_all: table.flag("logout_all", false),
         password_change: table.choice(
             "password_change",

@@ -103,7 +103,7 @@ pub(super) async fn load(database: &mut Database) -> Result<Loaded, StoreError> 
         .iter()
         .map(shape_of)
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(Loaded { sessions, keys, shapes })
+    Ok(Loaded { sessions, keys, shapes, ..Loaded::default() })
 }
 
 /// The live sessions in `scope`, by `login_seq`.

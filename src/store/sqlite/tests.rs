@@ -16,6 +16,10 @@ impl Feed for Ear {
         self.0.lock().extend(change.sessions.iter().map(|session| session.id));
     }
 
+    fn replicated(&self, _: Committed, _: &[Duration]) {}
+
+    fn store_time(&self, _: Timestamp) {}
+
     fn last_seen_at(&self, _: SessionId) -> Option<Timestamp> {
         None
     }

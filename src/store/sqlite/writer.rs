@@ -212,7 +212,7 @@ impl Writer {
         let plan = catch_unwind(AssertUnwindSafe(|| decide(&live)))
             .map_err(|_| sqlx::Error::Protocol("the decision panicked".into()))?;
         let Plan { sessions, keys, events, decision } = plan;
-        let mut change = Committed { sessions: Vec::with_capacity(sessions.len()), keys, events };
+        let mut change = Committed { keys, events, ..Committed::default() };
         for mut session in sessions {
             self.given.change += 1;
             session.change_seq = self.given.change;

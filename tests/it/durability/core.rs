@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use headcount::audit::AuditLog;
 use headcount::clock::Clock;
@@ -21,7 +22,7 @@ use headcount::registry::Registry;
 use headcount::rules::RuleSet;
 use headcount::rules::matcher::Patterns;
 use headcount::session::{Client, Mode, SessionId, SessionKey, Timestamp};
-use headcount::settings::{Binding, SessionSettings, Unattributed, Untracked, UrlIds};
+use headcount::settings::{Binding, OnFailure, SessionSettings, Unattributed, Untracked, UrlIds};
 use headcount::stamp::{self, Lineage};
 use headcount::store::{Committed, Feed, Retention, sqlite};
 
@@ -83,6 +84,14 @@ impl Feed for WatchedFeed {
         }
     }
 
+    fn replicated(&self, change: Committed, ages: &[Duration]) {
+        self.inner.replicated(change, ages);
+    }
+
+    fn store_time(&self, now: Timestamp) {
+        self.inner.store_time(now);
+    }
+
     fn last_seen_at(&self, session: SessionId) -> Option<Timestamp> {
         self.inner.last_seen_at(session)
     }
@@ -119,6 +128,8 @@ impl Core {
             registry: Arc::clone(&registry),
             audit: Arc::clone(&audit),
             evictions: Arc::clone(&evictions),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
         };
         let feed = WatchedFeed { inner, most_live: Arc::clone(&most_live) };
         let path = folder.join("headcount.db");
@@ -140,6 +151,7 @@ impl Core {
             switches,
             session,
             evictions,
+            on_failure: OnFailure::Closed,
         };
         let keyring = Keyring::open(&folder.join("headcount.key")).unwrap();
         Self { recorder, most_live, keyring }

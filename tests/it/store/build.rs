@@ -1,6 +1,7 @@
 //! Sessions, keys and decisions for tests of the store and the registry, and a feed that listens.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use headcount::policy::{self, Admission, EvictOrder, Limit, Limits, OnLimit};
 use headcount::registry::Registry;
@@ -31,6 +32,13 @@ impl Feed for Ear {
         self.registry.apply(&change);
         self.heard.lock().push(change);
     }
+
+    fn replicated(&self, change: Committed, ages: &[Duration]) {
+        assert_eq!(ages.len(), change.sessions.len());
+        self.registry.apply(&change);
+    }
+
+    fn store_time(&self, _: Timestamp) {}
 
     fn last_seen_at(&self, session: SessionId) -> Option<Timestamp> {
         self.registry.last_seen_at(session)

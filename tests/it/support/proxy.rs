@@ -20,6 +20,9 @@ use super::{PATIENCE, eventually};
 /// The secret of the admin token that every test proxy has (role `admin`).
 pub(crate) const ADMIN_SECRET: &str = "tests-0123456789abcdef0123456789abcdef";
 
+/// The store of a proxy that has one of its own.
+const OWN_STORE: &str = "sqlite://headcount.db";
+
 /// A proxy in front of `upstream`.
 pub(crate) struct Proxy {
     dir: TempDir,
@@ -27,6 +30,7 @@ pub(crate) struct Proxy {
     preset: Option<String>,
     toml: String,
     kind: Kind,
+    store_url: String,
     pub(crate) address: SocketAddr,
     pub(crate) admin_address: SocketAddr,
     process: Process,
@@ -79,6 +83,22 @@ impl Proxy {
         Self::start_as(upstream, preset, toml, Kind { traced: true, ..Kind::default() })
     }
 
+    /// One of several replicas on a database. All have the key of the first.
+    #[track_caller]
+    pub(crate) fn start_replica(
+        upstream: SocketAddr,
+        toml: &str,
+        store_url: &str,
+        first: Option<&Self>,
+    ) -> Self {
+        let dir = folder();
+        if let Some(first) = first {
+            let key = "headcount.key";
+            std::fs::copy(first.folder().join(key), dir.path().join(key)).unwrap();
+        }
+        Self::start_in(dir, upstream, None, toml, store_url, Kind::default())
+    }
+
     #[track_caller]
     pub(crate) fn start_as(
         upstream: SocketAddr,
@@ -86,17 +106,37 @@ impl Proxy {
         toml: &str,
         kind: Kind,
     ) -> Self {
+        Self::start_in(folder(), upstream, preset, toml, OWN_STORE, kind)
+    }
+
+    #[track_caller]
+    fn start_in(
+        dir: TempDir,
+        upstream: SocketAddr,
+        preset: Option<&str>,
+        toml: &str,
+        store_url: &str,
+        kind: Kind,
+    ) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let dir = tempfile::Builder::new()
-            .prefix("proxy-")
-            .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
-            .unwrap();
         std::fs::write(dir.path().join("tests.token"), ADMIN_SECRET).unwrap();
         let (preset, toml) = (preset.map(str::to_owned), toml.to_owned());
-        let config = configuration(upstream, preset.as_deref(), &toml, any, any);
+        let store_url = store_url.to_owned();
+        let config = configuration(upstream, preset.as_deref(), &toml, &store_url, any, any);
         let (process, address, admin_address) = run(&dir, &config, &kind);
         let earlier = Vec::new();
-        Self { dir, upstream, preset, toml, kind, address, admin_address, process, earlier }
+        Self {
+            dir,
+            upstream,
+            preset,
+            toml,
+            kind,
+            store_url,
+            address,
+            admin_address,
+            process,
+            earlier,
+        }
     }
 
     /// A fresh browser on the proxied site.
@@ -180,7 +220,8 @@ impl Proxy {
         self.earlier.extend(self.process.lines());
         let preset = self.preset.as_deref();
         let (listen, admin) = (self.address, self.admin_address);
-        let config = configuration(self.upstream, preset, &self.toml, listen, admin);
+        let config =
+            configuration(self.upstream, preset, &self.toml, &self.store_url, listen, admin);
         (self.kind.file_kib, self.kind.open_files) = (None, None);
         (self.process, self.address, self.admin_address) = run(&self.dir, &config, &self.kind);
     }
@@ -256,11 +297,18 @@ impl Proxy {
     }
 }
 
+/// A folder of a proxy's own; it goes when dropped.
+fn folder() -> TempDir {
+    let tmp = env!("CARGO_TARGET_TMPDIR");
+    tempfile::Builder::new().prefix("proxy-").tempdir_in(tmp).unwrap()
+}
+
 /// The configuration file. Dotted keys, so that a test can add to any table.
 fn configuration(
     upstream: SocketAddr,
     preset: Option<&str>,
     toml: &str,
+    store_url: &str,
     listen: SocketAddr,
     admin: SocketAddr,
 ) -> String {
@@ -272,7 +320,7 @@ fn configuration(
     };
     format!(
         r#"{listen}upstream.url = "http://{upstream}"
-{preset}store.url = "sqlite://headcount.db"
+{preset}store.url = '{store_url}'
 store.key_file = "headcount.key"
 admin.listen = "{admin}"
 admin.tokens = [{{ name = "tests", role = "admin", secret_file = "tests.token" }}]
