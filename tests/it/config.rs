@@ -124,6 +124,7 @@ fn every_key_in_the_comments_has_the_default_it_shows() {
         "grace",
         "idle_timeout = \"10m",
         "absolute_timeout = \"8h",
+        "directory",
     ];
     let mut uncommented = String::new();
     for line in text.lines() {
