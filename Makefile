@@ -30,4 +30,4 @@ audit:
 
 clean:
 	cargo clean
-	rm -rf .venv tests/sites/express/node_modules
+	rm -rf .venv tests/sites/express/node_modules tests/clients/node_modules

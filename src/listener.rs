@@ -7,6 +7,7 @@ mod http1;
 mod http2;
 #[cfg(test)]
 mod tests;
+mod websocket;
 mod workers;
 
 use std::future::{Future, poll_fn};
@@ -104,6 +105,7 @@ struct Server<S> {
     edge: Arc<Edge>,
     http1: hyper_http1::Builder,
     http2: hyper_http2::Builder<http2::Tasks>,
+    control_frames_max: u32,
     deadlines: Deadlines,
 }
 
@@ -117,9 +119,10 @@ pub async fn serve<S: Service>(
     let listener = Listener::try_from(listener)?;
     let lifecycle = edge.lifecycle.clone();
     let http1 = http1::builder(&settings.limits);
-    let http2 = http2::builder(&settings.limits, lifecycle.clone());
+    let http2 = http2::builder(settings, lifecycle.clone());
+    let control_frames_max = settings.limits.http2.control_frames_max;
     let deadlines = Deadlines::of(&settings.limits);
-    let server = Arc::new(Server { service, edge, http1, http2, deadlines });
+    let server = Arc::new(Server { service, edge, http1, http2, control_frames_max, deadlines });
     accept_until_drain(&listener, &server).await;
     accept_backlog(&listener, &server).await;
     drop(listener);

@@ -26,6 +26,7 @@ use crate::audit::{AuditEvent, EventKind};
 use crate::body::{AppBody, Body, RequestBody};
 use crate::client::Caller;
 use crate::clock::Clock;
+use crate::conn::Hold;
 use crate::cookies::{self, Candidate, Scan};
 use crate::credentials::{Bare, Judge, Keys, Presented};
 use crate::detect::{self, tokens::Token};
@@ -135,7 +136,8 @@ impl Worker {
         let scope = settings.scope_of(&caller.host, &path.text);
         let site = settings.site(scope);
         let path = proxy.checked(path, site)?;
-        let on_client = upgrade.then(|| hyper::upgrade::on(&mut request));
+        let hold = request.extensions_mut().remove::<Hold>();
+        let on_client = upgrade.then(|| (hyper::upgrade::on(&mut request), hold));
         let (mut parts, body) = request.into_parts();
         let payload = Payload::Streaming(body);
         let (tokens, mut payload) = proxy.tokens(site, &parts, &path, payload).await?;
@@ -189,7 +191,7 @@ impl Worker {
         request: Request<RequestBody>,
     ) -> Result<Response<AppBody>, Refusal> {
         let answer = self.upstream.send(permit, request).await;
-        answer.map(|response| response.map(AppBody::from)).map_err(|error| {
+        answer.map_err(|error| {
             let refusal = error.refusal();
             if refusal.side() == Side::Upstream {
                 tracing::warn!(reason = refusal.code(), %error, "the app did not answer");

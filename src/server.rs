@@ -32,8 +32,8 @@ use crate::session::{Mode, SessionId};
 use crate::settings::{ListenAddress, Settings, UrlIds};
 use crate::steps::Steps;
 use crate::store::{self, StoreError};
-use crate::tls::{Tls, TlsError};
-use crate::upstream::Upstream;
+use crate::tls::TlsError;
+use crate::upstream::{App, Upstream};
 use crate::url::Carriers;
 
 use self::control::AdminControl;
@@ -69,7 +69,7 @@ pub struct Running {
     pub metrics: Arc<Metrics>,
     pub lifecycle: Lifecycle,
     proxy: Arc<Proxy>,
-    tls: Option<Arc<Tls>>,
+    certificates: reload::Certificates,
     workers: Workers,
     background: Vec<JoinHandle<()>>,
 }
@@ -83,8 +83,8 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let (tap, audit) = broadcast::channel(TAP_EVENTS);
     let proxy = build(settings, clock, Arc::clone(&metrics), tap, lifecycle.clone()).await?;
     let admin = listen_admin(&proxy).await?;
-    let tls = reload::load(&proxy)?;
-    let workers = start_workers(&proxy, tls.clone())?;
+    let certificates = reload::load(&proxy)?;
+    let workers = start_workers(&proxy, certificates.clone())?;
     let addresses = workers.addresses().to_vec();
     let mut background = vec![
         tokio::spawn(sweep(Arc::clone(&proxy))),
@@ -102,7 +102,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         metrics,
         lifecycle,
         proxy,
-        tls,
+        certificates,
         workers,
         background,
     })
@@ -192,7 +192,10 @@ fn read_levels(proxy: &Proxy, edge: &Arc<Edge>) {
     });
 }
 
-fn start_workers(proxy: &Arc<Proxy>, tls: Option<Arc<Tls>>) -> Result<Workers, StartError> {
+fn start_workers(
+    proxy: &Arc<Proxy>,
+    certificates: reload::Certificates,
+) -> Result<Workers, StartError> {
     let refused = Arc::clone(proxy);
     let hooks = Hooks {
         render: enforce::refuse_raw,
@@ -206,11 +209,12 @@ fn start_workers(proxy: &Arc<Proxy>, tls: Option<Arc<Tls>>) -> Result<Workers, S
         }),
     };
     let settings = &proxy.settings.server;
-    let edge = Arc::new(Edge::new(settings, tls, hooks, proxy.lifecycle.clone()));
+    let edge = Arc::new(Edge::new(settings, certificates.clients, hooks, proxy.lifecycle.clone()));
     read_levels(proxy, &edge);
     let shared = Arc::clone(proxy);
+    let app = App::new(&proxy.settings.upstream, certificates.app);
     let make = move |_| {
-        let upstream = Upstream::new(&shared.settings.upstream);
+        let upstream = Upstream::new(&shared.settings.upstream, Arc::clone(&app));
         Arc::new(Worker { proxy: Arc::clone(&shared), upstream })
     };
     Workers::start(settings, &edge, make).map_err(|source| {
@@ -325,7 +329,8 @@ impl Running {
                 lifecycle.drain();
             }
         });
-        let reloads = tokio::spawn(reload::on_signals(Arc::clone(&self.proxy), self.tls.clone()));
+        let reloads =
+            tokio::spawn(reload::on_signals(Arc::clone(&self.proxy), self.certificates.clone()));
         self.lifecycle.drain_token().cancelled().await;
         let proxy = Arc::clone(&self.proxy);
         self.shutdown().await;

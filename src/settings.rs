@@ -1,6 +1,8 @@
 //! The settings after checking: typed, complete, in the units the code works in. Defaults, key names
 //! and TOML are the business of `config.rs`; nothing here parses or reads files.
 
+mod upstream;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -8,6 +10,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+pub use self::upstream::{AppHttp, AppTlsSettings, UpstreamSettings};
 use crate::policy::{Limits, Switches};
 use crate::rules::expression::Expression;
 use crate::rules::matcher::Patterns;
@@ -135,6 +138,10 @@ pub struct ServerSettings {
     pub tls: Option<TlsSettings>,
     /// Whether HTTP/2 is offered over TLS.
     pub http2: bool,
+    /// Whether HTTP/2 is understood without TLS, from clients that begin with it.
+    pub http2_cleartext: bool,
+    /// Whether WebSockets may be opened over HTTP/2.
+    pub http2_websockets: bool,
     /// Every connection begins with a PROXY protocol header.
     pub proxy_protocol: bool,
     /// Data-plane threads; at least 1.
@@ -245,31 +252,25 @@ pub struct ServerLimits {
     pub body_idle_timeout_ms: u64,
     /// A client must take some of the answer within.
     pub write_stall_timeout_ms: u64,
+    pub http2: Http2Limits,
 }
 
-/// `[upstream]` and `[upstream.timeouts]`.
-#[derive(Clone, Debug)]
-pub struct UpstreamSettings {
-    /// `host:port`, resolved at each connect.
-    pub authority: String,
-    pub preserve_host: bool,
-    /// Whether the app gets headers that ask it to take one method for another.
-    pub method_override: bool,
-    /// Idle connections kept per worker.
-    pub idle_connections_max: usize,
-    /// Header lines accepted in an answer.
-    pub headers_max: usize,
-    /// Bytes of an answer's head.
-    pub head_bytes_max: usize,
-    /// Bytes of an answer's body that rules can look into.
-    pub inspect_bytes_max: usize,
-    pub connect_timeout_ms: u64,
-    /// From the request sent to the first byte of the answer.
-    pub first_byte_timeout_ms: u64,
-    /// Between two pieces of an answer's body.
-    pub body_idle_timeout_ms: u64,
-    /// Keep below the app's own keep-alive.
-    pub idle_timeout_ms: u64,
+/// What an HTTP/2 client can make grow or wait, beside what every client can.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2Limits {
+    /// Requests at a time on one connection.
+    pub streams_max: u32,
+    /// Streams that the client has reset before they were looked at.
+    pub pending_resets_max: usize,
+    /// Frames per second that cost the client nothing.
+    pub control_frames_max: u32,
+    /// Bytes of a request body under way on one stream; all of a connection have eight times that.
+    pub window_bytes: u32,
+    /// Bytes of an answer held per stream.
+    pub send_buffer_bytes: usize,
+    /// How often a silent client is asked for a sign of life, and how long that may take.
+    pub ping_interval_ms: u64,
+    pub ping_timeout_ms: u64,
 }
 
 /// How cookies are tied to sessions.

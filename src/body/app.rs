@@ -1,5 +1,6 @@
 //! The body of the app's answer, of which the beginning may have been read already.
 
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -7,16 +8,27 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::take_all;
+use super::{KeepAlive, take_all};
 
 /// What was read of an answer and what is still to come: together the app's own bytes.
-#[derive(Debug)]
 pub struct AppBody {
     read: Bytes,
     rest: Incoming,
+    _keep: Option<KeepAlive>,
+}
+
+impl fmt::Debug for AppBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppBody").field("read", &self.read.len()).finish_non_exhaustive()
+    }
 }
 
 impl AppBody {
+    /// What `keep` stands for lasts as long as the body.
+    pub fn keeping(rest: Incoming, keep: KeepAlive) -> Self {
+        Self { read: Bytes::new(), rest, _keep: Some(keep) }
+    }
+
     /// The whole again, after `read` was taken from it.
     #[must_use]
     pub fn after(self, read: Bytes) -> Self {
@@ -27,7 +39,7 @@ impl AppBody {
 
 impl From<Incoming> for AppBody {
     fn from(rest: Incoming) -> Self {
-        Self { read: Bytes::new(), rest }
+        Self { read: Bytes::new(), rest, _keep: None }
     }
 }
 

@@ -20,6 +20,7 @@ fn limits() -> ServerLimits {
         keep_alive_timeout_ms: 1,
         body_idle_timeout_ms: 1,
         write_stall_timeout_ms: 1,
+        ..crate::testing::server_settings().limits
     }
 }
 

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Answered, Exchange, Proxy, Worker};
 use crate::body::{AppBody, Body};
+use crate::conn::Hold;
 use crate::credentials::Bare;
 use crate::decide::Rotation;
 use crate::enforce::Audience;
@@ -52,7 +53,7 @@ impl Worker {
     pub(super) async fn switch(
         &self,
         exchange: Exchange,
-        on_client: OnUpgrade,
+        (on_client, hold): (OnUpgrade, Option<Hold>),
         mut response: Response<AppBody>,
     ) -> Result<Answered, Refusal> {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -70,6 +71,7 @@ impl Worker {
         let exit = self.proxy.lifecycle.drain_token().clone();
         let (proxy, entry) = (Arc::clone(&self.proxy), exchange.presented.entry.clone());
         self.proxy.lifecycle.spawn(async move {
+            let _hold = hold;
             let (Ok(client), Ok(app)) = (on_client.await, on_app.await) else {
                 return;
             };

@@ -7,20 +7,31 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::metrics::ReloadOutcome;
 use crate::proxy::Proxy;
-use crate::tls::{Expiry, Tls, TlsError};
+use crate::tls::{AppTls, Expiry, Tls, TlsError};
 
-pub(super) fn load(proxy: &Proxy) -> Result<Option<Arc<Tls>>, TlsError> {
-    let server = &proxy.settings.server;
-    let Some(settings) = &server.tls else {
-        return Ok(None);
-    };
-    let (tls, expiries) = Tls::load(settings, server.http2)?;
-    warn_of_expired(proxy, &expiries);
-    Ok(Some(Arc::new(tls)))
+/// What TLS needs, on either side.
+#[derive(Clone)]
+pub(super) struct Certificates {
+    pub(super) clients: Option<Arc<Tls>>,
+    pub(super) app: Option<Arc<AppTls>>,
+}
+
+pub(super) fn load(proxy: &Proxy) -> Result<Certificates, TlsError> {
+    let (server, upstream) = (&proxy.settings.server, &proxy.settings.upstream);
+    let mut certificates = Certificates { clients: None, app: None };
+    if let Some(settings) = &server.tls {
+        let (tls, expiries) = Tls::load(settings, server.http2)?;
+        warn_of_expired(proxy, &expiries);
+        certificates.clients = Some(Arc::new(tls));
+    }
+    if let Some(settings) = &upstream.tls {
+        certificates.app = Some(Arc::new(AppTls::load(settings, upstream.http_version)?));
+    }
+    Ok(certificates)
 }
 
 /// Reloads at each SIGHUP, for ever.
-pub(super) async fn on_signals(proxy: Arc<Proxy>, tls: Option<Arc<Tls>>) {
+pub(super) async fn on_signals(proxy: Arc<Proxy>, certificates: Certificates) {
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
         Err(error) => {
@@ -29,16 +40,16 @@ pub(super) async fn on_signals(proxy: Arc<Proxy>, tls: Option<Arc<Tls>>) {
         }
     };
     while hangup.recv().await.is_some() {
-        reload(&proxy, tls.as_deref());
+        reload(&proxy, &certificates);
     }
 }
 
-fn reload(proxy: &Proxy, tls: Option<&Tls>) {
-    let Some(tls) = tls else {
+fn reload(proxy: &Proxy, certificates: &Certificates) {
+    if certificates.clients.is_none() && certificates.app.is_none() {
         tracing::info!("nothing to reload: there are no certificates");
         return;
-    };
-    match tls.reload() {
+    }
+    match read_again(certificates) {
         Ok(expiries) => {
             proxy.metrics.reloads.inc(ReloadOutcome::Done);
             tracing::info!("certificates reloaded");
@@ -49,6 +60,16 @@ fn reload(proxy: &Proxy, tls: Option<&Tls>) {
             tracing::error!(%error, "certificates not reloaded; the old ones stay in use");
         }
     }
+}
+
+/// All or nothing: what is towards clients changes only when what is towards the app could.
+fn read_again(certificates: &Certificates) -> Result<Vec<Expiry>, TlsError> {
+    let fresh = certificates.app.as_ref().map(|tls| tls.read_again()).transpose()?;
+    let expiries = certificates.clients.as_ref().map(|tls| tls.reload()).transpose()?;
+    if let (Some(tls), Some(fresh)) = (&certificates.app, fresh) {
+        tls.use_from_now(fresh);
+    }
+    Ok(expiries.unwrap_or_default())
 }
 
 fn warn_of_expired(proxy: &Proxy, expiries: &[Expiry]) {

@@ -45,12 +45,12 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("decide", &[]),
         ("registry", &["bounded", "entry", "table"]),
         ("set_cookie", &[]),
-        ("settings", &[]),
+        ("settings", &["upstream"]),
     ],
     &[
         ("admin", &["api", "auth", "connection", "problem"]),
         ("client", &[]),
-        ("conn", &["state", "streams"]),
+        ("conn", &["frames", "state", "streams"]),
         ("credentials", &[]),
         ("detect", &["answer", "tokens"]),
         ("explain", &["limits", "rules", "words"]),
@@ -58,8 +58,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("logging", &["line"]),
         ("probes", &[]),
         ("recorder", &[]),
-        ("tls", &["validity"]),
-        ("upstream", &["connect", "pool"]),
+        ("tls", &["app", "validity"]),
     ],
     &[
         (
@@ -78,6 +77,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
                 "schema/scope",
                 "schema/server",
                 "schema/tls",
+                "schema/upstream",
                 "tree",
                 "units",
                 "wording",
@@ -85,7 +85,8 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ),
         ("headers", &[]),
         ("issue", &[]),
-        ("listener", &["arrival", "bind", "http1", "http2", "workers"]),
+        ("listener", &["arrival", "bind", "http1", "http2", "websocket", "workers"]),
+        ("upstream", &["connect", "http2", "names", "pool"]),
     ],
     &[(
         "proxy",

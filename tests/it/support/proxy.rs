@@ -35,7 +35,9 @@ pub(crate) struct Proxy {
 
 /// In what circumstances it runs.
 #[derive(Clone, Copy, Default)]
-struct Kind {
+struct Kind<'a> {
+    /// Beside the environment of the tests.
+    environment: &'a [(&'a str, &'a str)],
     /// No file may grow beyond so much.
     file_kib: Option<u32>,
     /// With the log at its finest level.
@@ -58,6 +60,13 @@ impl Proxy {
         Self::start_as(upstream, None, toml, kind)
     }
 
+    /// As [`Self::start`], with more in its environment until it is started again.
+    #[track_caller]
+    pub(crate) fn start_in(environment: &[(&str, &str)], toml: &str) -> Self {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+        Self::start_as(nowhere, None, toml, Kind { environment, ..Kind::default() })
+    }
+
     /// As [`Self::start`], with the log at its finest level.
     #[track_caller]
     pub(crate) fn start_traced(upstream: SocketAddr, preset: Option<&str>, toml: &str) -> Self {
@@ -65,7 +74,7 @@ impl Proxy {
     }
 
     #[track_caller]
-    fn start_as(upstream: SocketAddr, preset: Option<&str>, toml: &str, kind: Kind) -> Self {
+    fn start_as(upstream: SocketAddr, preset: Option<&str>, toml: &str, kind: Kind<'_>) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let dir = tempfile::Builder::new()
             .prefix("proxy-")
@@ -215,9 +224,12 @@ fn configuration(
         true => String::new(),
         false => format!("server.listen = \"{listen}\"\n"),
     };
+    let url = match toml.contains("upstream.url") {
+        true => String::new(),
+        false => format!("upstream.url = \"http://{upstream}\"\n"),
+    };
     format!(
-        r#"{listen}upstream.url = "http://{upstream}"
-{preset}store.url = "sqlite://headcount.db"
+        r#"{listen}{url}{preset}store.url = "sqlite://headcount.db"
 store.key_file = "headcount.key"
 admin.listen = "{admin}"
 admin.tokens = [{{ name = "tests", role = "admin", secret_file = "tests.token" }}]
@@ -228,7 +240,7 @@ admin.tokens = [{{ name = "tests", role = "admin", secret_file = "tests.token" }
 
 /// Runs the binary until it says that it is ready, and on which addresses.
 #[track_caller]
-fn run(dir: &TempDir, config: &str, kind: Kind) -> (Process, SocketAddr, SocketAddr) {
+fn run(dir: &TempDir, config: &str, kind: Kind<'_>) -> (Process, SocketAddr, SocketAddr) {
     std::fs::write(dir.path().join("headcount.toml"), config).unwrap();
     let program = env!("CARGO_BIN_EXE_headcount");
     let mut command = Command::new(kind.file_kib.map_or(program, |_| "sh"));
@@ -239,6 +251,7 @@ fn run(dir: &TempDir, config: &str, kind: Kind) -> (Process, SocketAddr, SocketA
         command.args(["-c", &limited, program]);
     }
     command.args(["serve", "-c", "headcount.toml"]).current_dir(dir.path());
+    command.envs(kind.environment.iter().copied());
     if kind.traced {
         command.env("HEADCOUNT_LOG", "trace");
     }
