@@ -30,4 +30,4 @@ audit:
 
 clean:
 	cargo clean
-	rm -rf .venv tests/sites/*/node_modules
+	rm -rf .venv tests/sites/*/node_modules tests/clients/node_modules

@@ -1,6 +1,7 @@
 //! A client's connection as hyper sees it: the socket with deadlines of its own, and with our pages
 //! in place of hyper's empty refusals. Accepting and serving is the business of `listener.rs`.
 
+mod frames;
 mod framing;
 mod state;
 mod streams;
@@ -18,9 +19,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+pub(crate) use self::frames::{Metered, PREFACE};
 use self::framing::Framing;
 pub(crate) use self::state::{ConnState, Phase, Tracked};
-pub(crate) use self::streams::{Advice, Streams};
+pub(crate) use self::streams::{Advice, Hold, Streams};
 use crate::body::{Body, KeepAlive};
 use crate::idle::Alarm;
 use crate::peer::Peer;

@@ -92,7 +92,8 @@ pub fn check<B>(request: &Request<B>, limits: &ServerLimits) -> Result<Checked, 
 }
 
 /// Gives a request that came over HTTP/2 the form it would have had over HTTP/1.1. What HTTP/2
-/// forbids by itself (headers of the connection, lengths that do not fit) never gets here.
+/// forbids by itself (headers of the connection, lengths that do not fit) never gets here; an upgrade
+/// is what `listener/websocket.rs` made of a CONNECT.
 pub fn from_http2<B>(request: &mut Request<B>, limits: &ServerLimits) -> Result<(), Refusal> {
     if request.method() == Method::CONNECT {
         return Err(Refusal::MethodRefused);
@@ -125,6 +126,7 @@ pub fn from_http2<B>(request: &mut Request<B>, limits: &ServerLimits) -> Result<
     // The authority is in Host now, and the scheme is known better from the connection.
     let target = request.uri().path_and_query().cloned().ok_or(Refusal::TargetInvalid)?;
     *request.uri_mut() = target.into();
+    *request.version_mut() = Version::HTTP_11;
     Ok(())
 }
 

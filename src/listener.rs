@@ -10,6 +10,7 @@ mod inherited;
 mod pulse;
 #[cfg(test)]
 mod tests;
+mod websocket;
 mod workers;
 
 use std::future::{Future, poll_fn};
@@ -83,6 +84,7 @@ struct Terms {
     entrance: Entrance,
     http1: hyper_http1::Builder,
     http2: hyper_http2::Builder<http2::Tasks>,
+    control_frames_max: u32,
     deadlines: Deadlines,
     shutdown_grace: Duration,
 }
@@ -92,7 +94,8 @@ impl Terms {
         Self {
             entrance: Entrance::new(settings, tls),
             http1: http1::builder(&settings.limits),
-            http2: http2::builder(&settings.limits, lifecycle.clone()),
+            http2: http2::builder(settings, lifecycle.clone()),
+            control_frames_max: settings.limits.http2.control_frames_max,
             deadlines: Deadlines::of(&settings.limits),
             shutdown_grace: Duration::from_millis(settings.shutdown_grace_ms),
         }

@@ -29,6 +29,7 @@ use crate::audit::{AuditEvent, EventKind};
 use crate::body::{AppBody, Body, RequestBody};
 use crate::client::Caller;
 use crate::clock::Clock;
+use crate::conn::Hold;
 use crate::cookies::{self, Candidate, Scan};
 use crate::credentials::{Bare, Judge, Keys, Presented};
 use crate::detect::{self, tokens::Token};
@@ -51,7 +52,7 @@ use crate::session::{Client, EndReason, Ending, Initiator, Mode, SessionId};
 use crate::settings::{OnEnded, Settings, Site};
 use crate::slots::Slots;
 use crate::steps::Steps;
-use crate::upstream::Upstream;
+use crate::upstream::{App, Upstream};
 use crate::url::Carriers;
 
 pub use self::live::{Lasting, Live, LiveWorker};
@@ -62,6 +63,8 @@ use self::payload::Payload;
 pub struct Proxy {
     pub settings: Settings,
     pub keyring: Arc<Keyring>,
+    /// Where the app is; connections to it are the workers' own.
+    pub app: Arc<App>,
     pub registry: Arc<Registry>,
     pub recorder: Recorder,
     pub metrics: Arc<Metrics>,
@@ -151,7 +154,8 @@ impl Worker {
         let scope = settings.scope_of(&caller.host, &path.text);
         let site = settings.site(scope);
         let path = proxy.checked(path, site)?;
-        let on_client = upgrade.then(|| hyper::upgrade::on(&mut request));
+        let hold = request.extensions_mut().remove::<Hold>();
+        let on_client = upgrade.then(|| (hyper::upgrade::on(&mut request), hold));
         let (mut parts, body) = request.into_parts();
         let key = parts.headers.get(SEC_WEBSOCKET_KEY).cloned();
         let payload = Payload::Streaming(body);
@@ -209,7 +213,7 @@ impl Worker {
     ) -> Result<Response<AppBody>, Refusal> {
         let slot = self.proxy.slots.take().await.ok_or(Refusal::UpstreamBusy)?;
         let answer = self.upstream.send(permit, request).await;
-        answer.map(|response| response.map(|body| AppBody::new(body, slot))).map_err(|error| {
+        answer.map(|response| response.map(|body| body.holding(slot))).map_err(|error| {
             let refusal = error.refusal();
             if refusal.side() == Side::Upstream {
                 tracing::warn!(reason = refusal.code(), %error, "the app did not answer");

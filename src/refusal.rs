@@ -58,6 +58,8 @@ refusals! {
     PlainHttp "plain_http" BAD_REQUEST Downstream;
     /// The head is not HTTP/1.
     MalformedHead "malformed_head" BAD_REQUEST Downstream;
+    /// More HTTP/2 frames that ask for nothing than an honest client sends.
+    Http2Flood "http2_flood" BAD_REQUEST Downstream;
     /// HTTP/1.1 without Host, or an empty one.
     HostMissing "host_missing" BAD_REQUEST Downstream;
     /// More than one Host.
@@ -116,6 +118,8 @@ refusals! {
     InternalError "internal_error" INTERNAL_SERVER_ERROR Internal;
     /// The app could not be reached.
     UpstreamUnreachable "upstream_unreachable" BAD_GATEWAY Upstream;
+    /// The app could not be believed over TLS, or does not speak it.
+    UpstreamTls "upstream_tls" BAD_GATEWAY Upstream;
     /// The app closed or answered with something that is not HTTP.
     UpstreamInvalid "upstream_invalid" BAD_GATEWAY Upstream;
     /// The request as a whole took longer than it may.

@@ -186,9 +186,11 @@ async fn build(
     let shapes = Shapes::new(std::mem::take(&mut loaded.shapes));
     registry.load(loaded);
     let pace = Pace::new(Refusal::ALL.len(), REFUSALS_LOGGED_PER_SECOND);
+    let app = reload::load_app(&settings)?;
     let lasting = Lasting {
         keyring,
         store,
+        app,
         registry,
         audit,
         metrics,

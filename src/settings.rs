@@ -2,6 +2,7 @@
 //! and TOML are the business of `config.rs`; nothing here parses or reads files.
 
 mod store;
+mod upstream;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use self::store::{OnFailure, PostgresSettings, StorePlace, StoreSettings};
+pub use self::upstream::{AppHttp, AppTlsSettings, UpstreamSettings};
 use crate::pages::Pages;
 use crate::policy::{Limits, Switches};
 use crate::rules::expression::Expression;
@@ -143,6 +145,10 @@ pub struct ServerSettings {
     pub tls: Option<TlsSettings>,
     /// Whether HTTP/2 is offered over TLS.
     pub http2: bool,
+    /// Whether HTTP/2 is understood without TLS, from clients that begin with it.
+    pub http2_cleartext: bool,
+    /// Whether WebSockets may be opened over HTTP/2.
+    pub http2_websockets: bool,
     /// Every connection begins with a PROXY protocol header.
     pub proxy_protocol: bool,
     /// Data-plane threads; at least 1.
@@ -259,36 +265,25 @@ pub struct ServerLimits {
     pub write_stall_timeout_ms: u64,
     /// From the head of a request to the end of its answer; tunnels excepted.
     pub request_timeout_ms: Option<u64>,
+    pub http2: Http2Limits,
 }
 
-/// `[upstream]` and `[upstream.timeouts]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamSettings {
-    /// `host:port`, resolved at each connect.
-    pub authority: String,
-    pub preserve_host: bool,
-    /// Whether the app gets headers that ask it to take one method for another.
-    pub method_override: bool,
-    /// Requests at the app at once, tunnels included.
-    pub requests_max: usize,
-    /// Requests that wait while it has so many.
-    pub queue_max: usize,
-    pub queue_timeout_ms: u64,
-    /// Idle connections kept per worker.
-    pub idle_connections_max: usize,
-    /// Header lines accepted in an answer.
-    pub headers_max: usize,
-    /// Bytes of an answer's head.
-    pub head_bytes_max: usize,
-    /// Bytes of an answer's body that rules can look into.
-    pub inspect_bytes_max: usize,
-    pub connect_timeout_ms: u64,
-    /// From the request sent to the first byte of the answer.
-    pub first_byte_timeout_ms: u64,
-    /// Between two pieces of an answer's body.
-    pub body_idle_timeout_ms: u64,
-    /// Keep below the app's own keep-alive.
-    pub idle_timeout_ms: u64,
+/// What an HTTP/2 client can make grow or wait, beside what every client can.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2Limits {
+    /// Requests at a time on one connection.
+    pub streams_max: u32,
+    /// Streams that the client has reset before they were looked at.
+    pub pending_resets_max: usize,
+    /// Frames per second that cost the client nothing.
+    pub control_frames_max: u32,
+    /// Bytes of a request body under way on one stream; all of a connection have eight times that.
+    pub window_bytes: u32,
+    /// Bytes of an answer held per stream.
+    pub send_buffer_bytes: usize,
+    /// How often a silent client is asked for a sign of life, and how long that may take.
+    pub ping_interval_ms: u64,
+    pub ping_timeout_ms: u64,
 }
 
 /// How cookies are tied to sessions.

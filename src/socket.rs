@@ -1,4 +1,4 @@
-//! A client's socket: TCP or unix, with what was read of it before anybody knew what it speaks, and
+//! A socket of either side: TCP or unix, with what was read of it before anybody knew what it speaks, and
 //! perhaps TLS around it. Whose it is and what it may do is the business of others.
 
 use std::io::{self, IoSlice};
@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsStream;
 
 /// Read ahead at a time.
 const PIECE: usize = 512;

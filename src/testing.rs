@@ -12,7 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::body::Body;
 use crate::refusal::Refusal;
 use crate::settings::{
-    ListenAddress, ServerLimits, ServerSettings, TrustedProxies, UpstreamSettings,
+    AppHttp, Http2Limits, ListenAddress, ServerLimits, ServerSettings, TrustedProxies,
+    UpstreamSettings,
 };
 
 /// Long enough for any machine, short enough to notice a hang.
@@ -36,6 +37,8 @@ pub(crate) fn server_settings() -> ServerSettings {
         unix_mode: 0o600,
         tls: None,
         http2: true,
+        http2_cleartext: false,
+        http2_websockets: true,
         proxy_protocol: false,
         workers: 1,
         trusted_proxies: TrustedProxies::default(),
@@ -59,6 +62,15 @@ pub(crate) fn server_settings() -> ServerSettings {
             body_idle_timeout_ms: 30_000,
             write_stall_timeout_ms: 30_000,
             request_timeout_ms: None,
+            http2: Http2Limits {
+                streams_max: 100,
+                pending_resets_max: 20,
+                control_frames_max: 100,
+                window_bytes: 128 * 1024,
+                send_buffer_bytes: 64 * 1024,
+                ping_interval_ms: 30_000,
+                ping_timeout_ms: 30_000,
+            },
         },
     }
 }
@@ -66,6 +78,11 @@ pub(crate) fn server_settings() -> ServerSettings {
 pub(crate) fn upstream_settings(app: SocketAddr) -> UpstreamSettings {
     UpstreamSettings {
         authority: app.to_string(),
+        unix: None,
+        tls: None,
+        http_version: AppHttp::Http1,
+        streams_max: 100,
+        resolve_interval_ms: 30_000,
         preserve_host: true,
         method_override: false,
         requests_max: 100,
@@ -79,6 +96,8 @@ pub(crate) fn upstream_settings(app: SocketAddr) -> UpstreamSettings {
         first_byte_timeout_ms: 30_000,
         body_idle_timeout_ms: 30_000,
         idle_timeout_ms: 30_000,
+        ping_interval_ms: 30_000,
+        ping_timeout_ms: 30_000,
     }
 }
 

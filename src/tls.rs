@@ -1,6 +1,8 @@
 //! TLS towards clients: certificates from files, which of them a client gets, and new ones in place
-//! of old while it runs. Handshakes and their deadlines are the business of `listener.rs`.
+//! of old while it runs. Handshakes and their deadlines are the business of `listener.rs`; TLS to
+//! the app is in `tls/app.rs`.
 
+mod app;
 mod validity;
 
 use std::fmt;
@@ -17,6 +19,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
+pub use self::app::{AppTls, AppTlsFiles};
 use crate::session::Timestamp;
 use crate::settings::{CertificateFiles, TlsSettings};
 
@@ -41,6 +44,12 @@ pub enum TlsError {
     Mismatch { certificate: PathBuf, key: PathBuf },
     #[error("{} cannot be the authority of clients: {what}", path.display())]
     ClientCa { path: PathBuf, what: String },
+    #[error("{} cannot be the authority of the app: {what}", path.display())]
+    AppCa { path: PathBuf, what: String },
+    #[error("this system has no certificates of authorities ({0}); name the app's with `ca`")]
+    NoRoots(String),
+    #[error("{0:?} is not a name that a certificate can be for")]
+    Name(String),
     #[error("TLS cannot be set up: {0}")]
     Other(rustls::Error),
 }
@@ -98,10 +107,7 @@ fn read(settings: &TlsSettings, http2: bool) -> Result<(ServerConfig, Vec<Expiry
         None => builder.with_no_client_auth(),
         Some(path) => {
             let refused = |what: String| TlsError::ClientCa { path: path.clone(), what };
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|error| refused(error.to_string()))?;
-            }
+            let roots = authorities(path, refused)?;
             let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
             let verifier = match settings.client_auth_optional {
                 true => verifier.allow_unauthenticated(),
@@ -118,6 +124,18 @@ fn read(settings: &TlsSettings, http2: bool) -> Result<(ServerConfig, Vec<Expiry
         false => vec![ALPN_HTTP1.to_vec()],
     };
     Ok((config, expiries))
+}
+
+/// The authorities in a file.
+fn authorities(
+    path: &Path,
+    refused: impl Fn(String) -> TlsError,
+) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| refused(error.to_string()))?;
+    }
+    Ok(roots)
 }
 
 fn certified_key(

@@ -1,5 +1,6 @@
 //! The body of the app's answer, of which the beginning may have been read already.
 
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -7,19 +8,30 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::take_all;
+use super::{KeepAlive, take_all};
 use crate::slots::Slot;
 
 /// What was read of an answer and what is still to come: together the app's own bytes.
-#[derive(Debug)]
 pub struct AppBody {
     read: Bytes,
     rest: Incoming,
     /// What the request holds at the app until its answer has ended.
     slot: Option<Slot>,
+    _keep: Option<KeepAlive>,
+}
+
+impl fmt::Debug for AppBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppBody").field("read", &self.read.len()).finish_non_exhaustive()
+    }
 }
 
 impl AppBody {
+    /// What `keep` stands for lasts as long as the body.
+    pub fn keeping(rest: Incoming, keep: KeepAlive) -> Self {
+        Self { read: Bytes::new(), rest, slot: None, _keep: Some(keep) }
+    }
+
     /// The whole again, after `read` was taken from it.
     #[must_use]
     pub fn after(self, read: Bytes) -> Self {
@@ -27,9 +39,10 @@ impl AppBody {
         Self { read, ..self }
     }
 
-    /// An answer that has not been read yet.
-    pub fn new(rest: Incoming, slot: Slot) -> Self {
-        Self { read: Bytes::new(), rest, slot: Some(slot) }
+    /// The same, which holds `slot` until it has ended.
+    #[must_use]
+    pub fn holding(self, slot: Slot) -> Self {
+        Self { slot: Some(slot), ..self }
     }
 
     /// Takes the slot, for a tunnel that outlives the answer.
@@ -40,7 +53,7 @@ impl AppBody {
 
 impl From<Incoming> for AppBody {
     fn from(rest: Incoming) -> Self {
-        Self { read: Bytes::new(), rest, slot: None }
+        Self { read: Bytes::new(), rest, slot: None, _keep: None }
     }
 }
 

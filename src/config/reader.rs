@@ -300,6 +300,11 @@ impl<'p> Table<'p> {
         self.problems.missing(&self.at, format!("`{}` {what}", self.name(key)), allowed);
     }
 
+    /// Complains about the table as a whole.
+    pub(super) fn problem(&self, headline: &str, allowed: &str) {
+        self.problems.missing(&self.at, headline.to_owned(), allowed);
+    }
+
     /// What is left was never asked for.
     pub(super) fn finish(mut self) {
         self.known.sort_unstable();

@@ -11,6 +11,7 @@ mod scope;
 mod server;
 mod store;
 mod tls;
+mod upstream;
 
 use std::path::Path;
 
@@ -35,7 +36,7 @@ pub(super) struct Context<'c> {
 pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<'_>) -> Settings {
     let mut root = Table::root(entries, problems);
     let server = server::server(&mut root, context);
-    let upstream = server::upstream(&mut root, &server.listen);
+    let upstream = upstream::upstream(&mut root, &server.listen, context);
     let (app, preset) = app(&mut root);
     let identity = policy::identity(&mut root);
     let rules = recognition::rules(&mut root, context, identity.probe.is_some());

@@ -135,6 +135,16 @@ impl Streams {
 #[derive(Debug)]
 pub(crate) struct Stream(Arc<Streams>);
 
+/// Keeps a request in flight: for a tunnel, whose answer ends before it has begun.
+#[derive(Clone, Debug)]
+pub(crate) struct Hold(#[expect(dead_code, reason = "it is there to be dropped")] Arc<Stream>);
+
+impl From<Stream> for Hold {
+    fn from(stream: Stream) -> Self {
+        Self(Arc::new(stream))
+    }
+}
+
 impl Stream {
     /// The request is in flight until its answer's body is dropped.
     pub(crate) fn wrap(self, response: Response<Body>) -> Response<Watched> {

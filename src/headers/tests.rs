@@ -21,7 +21,7 @@ fn limits() -> ServerLimits {
         keep_alive_timeout_ms: 1,
         body_idle_timeout_ms: 1,
         write_stall_timeout_ms: 1,
-        request_timeout_ms: None,
+        ..crate::testing::server_settings().limits
     }
 }
 

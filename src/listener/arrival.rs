@@ -1,5 +1,5 @@
-//! What comes before HTTP on a connection: the PROXY protocol's header and the TLS handshake, each
-//! within its time.
+//! What comes before HTTP on a connection: the PROXY protocol's header, the TLS handshake, and a look
+//! at which HTTP it is; each within its time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::addresses::Seat;
 use super::{Edge, FRESH_GRACE, Terms, linger, reject};
-use crate::conn::Deadlines;
+use crate::conn::{Deadlines, PREFACE};
 use crate::peer::Peer;
 use crate::proxy_protocol;
 use crate::refusal::Refusal;
@@ -23,6 +23,8 @@ pub(super) struct Entrance {
     /// Who may send a PROXY header; everybody if there are none.
     trusted_proxies: TrustedProxies,
     tls: Option<Arc<Tls>>,
+    /// Without TLS too there may be HTTP/2.
+    http2_cleartext: bool,
 }
 
 /// A connection ready for HTTP; `true`: for HTTP/2.
@@ -34,6 +36,7 @@ impl Entrance {
             proxy_protocol: settings.proxy_protocol,
             trusted_proxies: settings.trusted_proxies.clone(),
             tls,
+            http2_cleartext: settings.http2_cleartext,
         }
     }
 
@@ -53,7 +56,7 @@ impl Entrance {
 
     /// Whether nothing comes before HTTP; gives the socket back if something does.
     pub(super) fn open(&self, socket: Socket, peer: Peer) -> Result<Arrived, Socket> {
-        if self.proxy_protocol || self.speaks_tls(&socket) {
+        if self.proxy_protocol || self.http2_cleartext || self.speaks_tls(&socket) {
             return Err(socket);
         }
         Ok((Transport::Plain(socket), peer, false))
@@ -86,7 +89,11 @@ pub(super) async fn arrive(
         }
         match &entrance.tls {
             Some(tls) if socket.is_tcp() => shake_hands(socket, peer, tls, edge, deadlines).await,
-            _ => Some((Transport::Plain(socket), peer, false)),
+            _ => {
+                let http2 =
+                    entrance.http2_cleartext && begins_http2(&mut socket, deadlines).await?;
+                Some((Transport::Plain(socket), peer, http2))
+            }
         }
     };
     // As for a connection that has not said yet what it came for.
@@ -159,7 +166,7 @@ async fn shake_hands(
         Ok(Ok(stream)) => {
             let http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP2);
             let peer = Peer { secure: true, ..peer };
-            return Some((Transport::Tls(Box::new(stream)), peer, http2));
+            return Some((Transport::Tls(Box::new(stream.into())), peer, http2));
         }
         Ok(Err((error, socket))) => (error.to_string(), Some(socket)),
         Err(_) => ("not done in time".to_owned(), None),
@@ -171,6 +178,23 @@ async fn shake_hands(
         linger(socket).await;
     }
     None
+}
+
+/// Whether the client begins with HTTP/2; `None`: with nothing. All that was read is read again.
+async fn begins_http2(socket: &mut Socket, deadlines: Deadlines) -> Option<bool> {
+    if !first_byte(socket, deadlines.first_byte).await {
+        return None;
+    }
+    let until = Instant::now() + deadlines.head;
+    loop {
+        let ahead = socket.ahead();
+        if ahead.len() >= PREFACE.len() || !PREFACE.starts_with(ahead) {
+            return Some(ahead.starts_with(PREFACE));
+        }
+        if !matches!(timeout_at(until, socket.read_ahead()).await, Ok(Ok(1..))) {
+            return Some(false);
+        }
+    }
 }
 
 /// Waits until the client says something; false if it does not.

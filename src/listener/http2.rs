@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::Request;
 use http::header::CONNECTION;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
@@ -15,43 +15,40 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
-use super::{Admission, FRESH_GRACE, Server, Service, call};
-use crate::conn::{Advice, ConnState, Guarded, Streams};
+use super::{Admission, FRESH_GRACE, Server, Service, call, websocket};
+use crate::body::Body;
+use crate::conn::{Advice, ConnState, Guarded, Hold, Hooks, Metered, Streams};
 use crate::idle::Alarm;
 use crate::lifecycle::Lifecycle;
 use crate::peer::Peer;
-use crate::settings::ServerLimits;
+use crate::refusal::Refusal;
+use crate::settings::ServerSettings;
 use crate::socket::Transport;
 
-/// Requests at a time on one connection.
-const STREAMS_MAX: u32 = 100;
-/// Streams that the client has reset before they were looked at.
-const RESETS_PENDING_MAX: usize = 20;
 /// Streams that were reset because of the client's mistakes.
 const RESETS_OF_OURS_MAX: usize = 100;
-/// Request bytes under way on one stream, and on all of a connection.
-const STREAM_WINDOW: u32 = 128 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Windows of streams that fit into that of their connection.
+const WINDOWS: u32 = 8;
 const FRAME_MAX: u32 = 16 * 1024;
-/// Answer bytes held per stream.
-const SEND_BUFFER: usize = 64 * 1024;
-const PING_INTERVAL: Duration = Duration::from_secs(60);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-pub(super) fn builder(limits: &ServerLimits, lifecycle: Lifecycle) -> http2::Builder<Tasks> {
+pub(super) fn builder(settings: &ServerSettings, lifecycle: Lifecycle) -> http2::Builder<Tasks> {
     let mut builder = http2::Builder::new(Tasks(lifecycle));
+    let (limits, head_max) = (&settings.limits.http2, settings.limits.head_bytes_max);
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .max_concurrent_streams(limits.streams_max)
+        .max_pending_accept_reset_streams(limits.pending_resets_max)
         .max_local_error_reset_streams(RESETS_OF_OURS_MAX)
-        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(head_max).unwrap_or(u32::MAX))
+        .initial_stream_window_size(limits.window_bytes)
+        .initial_connection_window_size(limits.window_bytes.saturating_mul(WINDOWS))
         .max_frame_size(FRAME_MAX)
-        .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT);
+        .max_send_buf_size(limits.send_buffer_bytes)
+        .keep_alive_interval(Duration::from_millis(limits.ping_interval_ms))
+        .keep_alive_timeout(Duration::from_millis(limits.ping_timeout_ms));
+    if settings.http2_websockets {
+        builder.enable_connect_protocol();
+    }
     builder
 }
 
@@ -69,6 +66,21 @@ where
     }
 }
 
+/// The answer as HTTP/2 has it; `switch`: that to a CONNECT.
+fn for_http2(
+    mut response: Response<Body>,
+    switch: bool,
+    peer: Peer,
+    hooks: &Hooks,
+) -> Response<Body> {
+    if switch && !websocket::answers_connect(&mut response) {
+        (hooks.on_refused)(Refusal::UpstreamInvalid, peer);
+        response = (hooks.answer)(Refusal::UpstreamInvalid);
+    }
+    response.headers_mut().remove(CONNECTION);
+    response
+}
+
 pub(super) async fn serve<S: Service>(
     transport: Transport,
     peer: Peer,
@@ -77,14 +89,21 @@ pub(super) async fn serve<S: Service>(
 ) {
     let state = Arc::new(ConnState::tunnel());
     let hooks = Arc::clone(&server.edge.hooks);
+    let flooded = Arc::clone(&hooks);
+    let on_flood = Box::new(move || (flooded.on_refused)(Refusal::Http2Flood, peer));
     let deadlines = server.terms.deadlines;
     let io = Guarded::new(transport, peer, state, hooks, deadlines, Box::new(admission));
+    let io = Metered::new(io, server.terms.control_frames_max, on_flood);
     let streams = Streams::new();
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
         let (server, stream) = (Arc::clone(&server), streams.begin());
+        let switch = websocket::as_upgrade(&mut request);
+        if switch {
+            request.extensions_mut().insert(Hold::from(streams.begin()));
+        }
         async move {
-            let mut response = call(peer, request, &server).await;
-            response.headers_mut().remove(CONNECTION);
+            let response = call(peer, request, &server).await;
+            let response = for_http2(response, switch, peer, &server.edge.hooks);
             Ok::<_, std::convert::Infallible>(stream.wrap(response))
         }
     });

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Answered, Exchange, Proxy, Worker};
 use crate::body::{AppBody, Body};
+use crate::conn::Hold;
 use crate::credentials::Bare;
 use crate::decide::Rotation;
 use crate::headers;
@@ -62,7 +63,7 @@ impl Worker {
     pub(super) async fn switch(
         &self,
         exchange: Exchange,
-        on_client: OnUpgrade,
+        (on_client, hold): (OnUpgrade, Option<Hold>),
         key: &HeaderValue,
         mut response: Response<AppBody>,
     ) -> Result<Answered, Refusal> {
@@ -81,6 +82,7 @@ impl Worker {
         let (proxy, entry) = (Arc::clone(&self.proxy), exchange.presented.entry.clone());
         self.proxy.lifecycle.spawn(async move {
             let _slot = slot;
+            let _hold = hold;
             let (Ok(client), Ok(app)) = (on_client.await, on_app.await) else {
                 return;
             };

@@ -27,7 +27,7 @@ use crate::settings::{Settings, UrlIds};
 use crate::slots::Slots;
 use crate::steps::Steps;
 use crate::store::Store;
-use crate::upstream::Upstream;
+use crate::upstream::{App, Upstream};
 use crate::url::Carriers;
 
 /// The [`Proxy`] in force.
@@ -53,6 +53,7 @@ impl Live {
 pub struct Lasting {
     pub keyring: Keyring,
     pub store: Arc<dyn Store>,
+    pub app: Arc<App>,
     pub registry: Arc<Registry>,
     pub audit: Arc<AuditLog>,
     pub metrics: Arc<Metrics>,
@@ -69,6 +70,7 @@ impl Proxy {
         let Lasting {
             keyring,
             store,
+            app,
             registry,
             audit,
             metrics,
@@ -81,6 +83,7 @@ impl Proxy {
         let (cache_ms, rate) = probe_bounds(&settings);
         Self {
             keyring: Arc::new(keyring),
+            app,
             recorder: Recorder {
                 store,
                 registry: Arc::clone(&registry),
@@ -107,8 +110,8 @@ impl Proxy {
         }
     }
 
-    /// The same under other settings.
-    pub fn with(&self, settings: Settings) -> Self {
+    /// The same under other settings; `app` belongs to them.
+    pub fn with(&self, settings: Settings, app: Arc<App>) -> Self {
         let (cache_ms, rate) = probe_bounds(&settings);
         self.probes.set_bounds(cache_ms, rate);
         self.steps.keep_for(settings.session.step_timeout_ms);
@@ -122,6 +125,7 @@ impl Proxy {
             false => Arc::new(slots(&settings)),
         };
         Self {
+            app,
             keyring: Arc::clone(&self.keyring),
             recorder: Recorder {
                 limits: settings.limits.clone(),
@@ -179,7 +183,7 @@ impl LiveWorker {
     /// To be called within the thread's runtime.
     pub fn new(live: Arc<Live>) -> Self {
         let proxy = live.now();
-        let upstream = Upstream::new(&proxy.settings.upstream);
+        let upstream = Upstream::new(&proxy.settings.upstream, Arc::clone(&proxy.app));
         Self { live, worker: ArcSwap::from_pointee(Worker { proxy, upstream }) }
     }
 
@@ -190,10 +194,10 @@ impl LiveWorker {
             return Guard::into_inner(worker);
         }
         // Connections to the app stay, unless it is another app, or spoken to in another way.
-        let upstream = if worker.proxy.settings.upstream == proxy.settings.upstream {
+        let upstream = if Arc::ptr_eq(&worker.proxy.app, &proxy.app) {
             worker.upstream.clone()
         } else {
-            Upstream::new(&proxy.settings.upstream)
+            Upstream::new(&proxy.settings.upstream, Arc::clone(&proxy.app))
         };
         let worker = Arc::new(Worker { proxy: Guard::into_inner(proxy), upstream });
         self.worker.store(Arc::clone(&worker));

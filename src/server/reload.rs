@@ -16,7 +16,8 @@ use crate::metrics::ReloadOutcome;
 use crate::proxy::{Live, Proxy};
 use crate::session::Mode;
 use crate::settings::Settings;
-use crate::tls::{Expiry, Tls, TlsError};
+use crate::tls::{AppTls, AppTlsFiles, Expiry, Tls, TlsError};
+use crate::upstream::App;
 
 /// A file that somebody writes is left alone until it has been the same for so long.
 const SETTLED: Duration = Duration::from_millis(50);
@@ -94,22 +95,26 @@ impl Reloader {
             return Err(ReloadError::Fixed(fixed));
         }
         let tls = load_tls(&settings)?;
+        let (app, files) = app_again(&old, &settings)?;
         // Nothing fails from here on.
         if let (Some(tls), Some((new, expiries))) = (&self.tls, &tls) {
             tls.replace(new);
             warn_of_expired(&old, expiries);
         }
-        Ok(self.put_in_force(&old, settings))
+        if let (Some(tls), Some(files)) = (app.tls(), files) {
+            tls.use_from_now(files);
+        }
+        Ok(self.put_in_force(&old, settings, app))
     }
 
-    fn put_in_force(&self, old: &Arc<Proxy>, settings: Settings) -> String {
+    fn put_in_force(&self, old: &Arc<Proxy>, settings: Settings, app: Arc<App>) -> String {
         let hash = settings.fingerprint.clone();
         let begins_enforcing =
             (old.settings.switches.mode, settings.switches.mode) == (Mode::Observe, Mode::Enforce);
         self.edge.renew(&settings.server, self.tls.clone());
         let tokens = settings.admin.as_ref().map(|admin| &*admin.tokens);
         self.tokens.replace(tokens.unwrap_or_default());
-        let new = old.with(settings);
+        let new = old.with(settings, app);
         announce(&new);
         self.live.replace(new);
         // After the request path has the new settings, so that none of its sessions has old limits.
@@ -171,6 +176,26 @@ async fn settled(file: &Path) -> Result<Settings, ReloadError> {
         tokio::time::sleep(SETTLED).await;
     }
     Err(ReloadError::Unsettled)
+}
+
+/// Where the app is, and what TLS with it needs.
+pub(super) fn load_app(settings: &Settings) -> Result<Arc<App>, TlsError> {
+    let upstream = &settings.upstream;
+    let tls = upstream.tls.as_ref();
+    let tls = tls.map(|files| AppTls::load(files, upstream.http_version)).transpose()?;
+    Ok(App::new(upstream, tls.map(Arc::new)))
+}
+
+/// The same app with its files read again, or another one.
+fn app_again(
+    old: &Proxy,
+    settings: &Settings,
+) -> Result<(Arc<App>, Option<AppTlsFiles>), TlsError> {
+    if old.settings.upstream != settings.upstream {
+        return Ok((load_app(settings)?, None));
+    }
+    let files = old.app.tls().map(AppTls::read_again).transpose()?;
+    Ok((Arc::clone(&old.app), files))
 }
 
 /// The certificates, if there are to be any.

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -16,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::connect::Connector;
+use super::connect::{AppStream, ConnectError, Connector};
 use crate::body::RequestBody;
 use crate::settings::UpstreamSettings;
 
@@ -48,6 +49,7 @@ pub(super) struct Link {
     sender: SendRequest<RequestBody>,
     driver: AbortHandle,
     place: Arc<Place>,
+    address: Option<SocketAddr>,
 }
 
 /// Where a sender waits for the end of its answer, for the driver to find it.
@@ -64,7 +66,7 @@ impl Link {
 }
 
 impl Pool {
-    pub(super) fn new(settings: &UpstreamSettings) -> Self {
+    pub(super) fn new(settings: &UpstreamSettings, connector: Connector) -> Self {
         let mut http = Builder::new();
         http.max_buf_size(settings.head_bytes_max.max(BUFFER_MIN))
             .max_header_size(settings.head_bytes_max);
@@ -72,7 +74,7 @@ impl Pool {
             http.max_headers(settings.headers_max);
         }
         Self {
-            connector: Connector::new(settings),
+            connector,
             http,
             idle_max: settings.idle_connections_max,
             idle_timeout: Duration::from_millis(settings.idle_timeout_ms),
@@ -85,30 +87,52 @@ impl Pool {
     pub(super) fn take(&self) -> Option<Link> {
         let mut idle = self.idle.lock();
         while let Some(resting) = idle.pop_back() {
-            if resting.link.sender.is_ready() && resting.since.elapsed() < self.idle_timeout {
-                return Some(resting.link);
+            let Resting { link, since } = resting;
+            if link.sender.is_ready()
+                && since.elapsed() < self.idle_timeout
+                && self.connector.leads_to_app(link.address)
+            {
+                return Some(link);
             }
         }
         None
     }
 
-    pub(super) async fn connect(self: &Arc<Self>) -> io::Result<Link> {
-        let io = TokioIo::new(self.connector.connect().await?);
-        let (sender, connection) = self.http.handshake(io).await.map_err(io::Error::other)?;
+    pub(super) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    pub(super) async fn connect(self: &Arc<Self>) -> Result<Link, ConnectError> {
+        let stream = self.connector.connect(true, self.connector.deadline()).await?;
+        self.handshake(stream).await
+    }
+
+    /// Puts a connection to rest that was made for something else.
+    pub(super) async fn adopt(self: &Arc<Self>, stream: AppStream) -> Result<(), ConnectError> {
+        let link = self.handshake(stream).await?;
+        self.rest(link);
+        Ok(())
+    }
+
+    async fn handshake(self: &Arc<Self>, stream: AppStream) -> Result<Link, ConnectError> {
+        let address = stream.address;
+        let (sender, connection) =
+            self.http.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         let place = Arc::new(Place::default());
-        let driving = drive(connection.with_upgrades(), Arc::clone(&place), Arc::downgrade(self));
+        let driving =
+            drive(connection.with_upgrades(), Arc::clone(&place), address, Arc::downgrade(self));
         let driver = tokio::spawn(driving).abort_handle();
-        Ok(Link { sender, driver, place })
+        Ok(Link { sender, driver, place, address })
     }
 
     /// To be called with the head of the answer: the connection returns with the end of it.
     pub(super) fn give_back(self: &Arc<Self>, link: Link) {
-        let Link { sender, driver, place } = link;
+        let Link { sender, driver, place, address } = link;
         let mut parked = place.lock();
         // Under the lock: either it is ready now, or the driver finds it.
         if sender.is_ready() {
             drop(parked);
-            self.rest(Link { sender, driver, place });
+            self.rest(Link { sender, driver, place, address });
         } else if !sender.is_closed() {
             *parked = Some((sender, driver));
         }
@@ -160,6 +184,7 @@ async fn reap(pool: Weak<Pool>) {
 async fn drive(
     connection: impl Future<Output = hyper::Result<()>>,
     place: Arc<Place>,
+    address: Option<SocketAddr>,
     pool: Weak<Pool>,
 ) {
     let mut connection = pin!(connection);
@@ -169,7 +194,7 @@ async fn drive(
         }
         let parked = place.lock().take_if(|(sender, _)| sender.is_ready());
         if let (Some((sender, driver)), Some(pool)) = (parked, pool.upgrade()) {
-            pool.rest(Link { sender, driver, place: Arc::clone(&place) });
+            pool.rest(Link { sender, driver, place: Arc::clone(&place), address });
         }
         Poll::Pending
     })

@@ -14,7 +14,7 @@ use crate::listener::{Edge, Hooks, Service, bind, serve};
 use crate::peer::Peer;
 use crate::settings::ServerSettings;
 use crate::testing::{
-    App, Client, answer, render, server_settings, soon, until, upstream_settings,
+    App as ScriptedApp, Client, answer, render, server_settings, soon, until, upstream_settings,
 };
 
 /// The least a proxy does.
@@ -62,7 +62,7 @@ impl Service for Relay {
 
 struct Running {
     address: SocketAddr,
-    app: App,
+    app: ScriptedApp,
     relay: Arc<Relay>,
 }
 
@@ -83,11 +83,11 @@ impl Running {
 }
 
 async fn start(change: impl FnOnce(&mut ServerSettings, &mut UpstreamSettings)) -> Running {
-    let app = App::bind().await;
+    let app = ScriptedApp::bind().await;
     let (mut settings, mut upstream) = (server_settings(), upstream_settings(app.address()));
     change(&mut settings, &mut upstream);
     let relay = Arc::new(Relay {
-        upstream: Upstream::new(&upstream),
+        upstream: Upstream::new(&upstream, App::new(&upstream, None)),
         settings: settings.clone(),
         body_idle_timeout: Duration::from_millis(upstream.body_idle_timeout_ms),
         cut: CancellationToken::new(),

@@ -183,6 +183,60 @@ def request(client, head, body=None, end=True):
     return stream
 
 
+def raw(kind, payload=b"", stream=0, flags=0):
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+FLOODS = {
+    "ping": raw(6, bytes(8)),
+    "ping_ack": raw(6, bytes(8), flags=1),
+    "settings": raw(4, (3).to_bytes(2, "big") + (100).to_bytes(4, "big")),
+    "priority": raw(2, bytes([0, 0, 0, 0, 9]), stream=5),
+    "unknown": raw(0xBE, b"x"),
+}
+
+
+def flood(client, frame, count):
+    """How many could be sent."""
+    batch, sent = frame * 100, 0
+    client.socket.settimeout(10)
+    try:
+        while sent < count:
+            client.socket.sendall(batch)
+            sent += 100
+    except OSError:
+        client.seen["closed"] = True
+    return sent
+
+
+def websocket(client, path, protocol, cookie=None):
+    """An extended CONNECT, and bytes through it."""
+    seen = client.seen
+    client.start()
+    code = h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL
+    client.read(lambda seen: client.h2.remote_settings.max_concurrent_streams < 1000)
+    seen["offered"] = client.h2.remote_settings.get(code, 0)
+    head = replaced(method="CONNECT", path=path) + [("sec-websocket-version", "13")]
+    head.insert(1, (":protocol", protocol))
+    if cookie:
+        head.append(("cookie", cookie))
+    stream = request(client, head, end=False)
+    client.read(lambda seen: seen["status"] is not None or answered(seen))
+    if seen["status"] != 200:
+        return
+    sent, before = bytes(index % 101 for index in range(60_000)), seen["bytes"]
+    for at in range(0, len(sent), 10_000):
+        client.h2.send_data(stream, sent[at : at + 10_000])
+    client.flush()
+    client.read(lambda seen: seen["bytes"] - before >= len(sent))
+    seen["echo"] = seen["bytes"] - before == len(sent)
+    print("holding", flush=True)
+    if path.endswith("half"):
+        client.h2.end_stream(stream)
+        client.flush()
+    client.read(answered)
+
+
 def run(client, case):
     seen = client.seen
     if case in HEADS:
@@ -267,6 +321,24 @@ def run(client, case):
         client.read(lambda seen: seen["bytes"] >= 1024)
         print("holding", flush=True)
         client.read(lambda seen: seen["reset"] is not None)
+    elif case.startswith("flood "):
+        # Frames that cost nothing, without reading what they bring.
+        frame = FLOODS[case.removeprefix("flood ")]
+        client.start()
+        seen["sent"] = flood(client, frame, 2_000_000)
+        client.wait_for_end()
+    elif case == "pings":
+        # As many as an honest client may send.
+        client.start()
+        flood(client, FLOODS["ping"], 500)
+        request(client, HEAD)
+        client.read(answered)
+    elif case == "deaf":
+        client.start()
+        request(client, replaced(path="/stream"))
+        client.wait_for_end()
+    elif case.startswith("websocket "):
+        websocket(client, *case.split(" ")[1:])
     elif case == "drained":
         client.start()
         request(client, replaced(path="/slow"))

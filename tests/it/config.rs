@@ -9,8 +9,8 @@ use headcount::explain::explain;
 use headcount::policy::{EvictOrder, OnLimit};
 use headcount::rules::{Role, preset};
 use headcount::settings::{
-    AdminRole, AppLogout, Binding, Csrf, ListenAddress, OnEnded, OnFailure, ServerSettings,
-    Settings, StorePlace, Untracked,
+    AdminRole, AppHttp, AppLogout, Binding, Csrf, ListenAddress, OnEnded, OnFailure,
+    ServerSettings, Settings, StorePlace, Untracked, UpstreamSettings,
 };
 use headcount::store::postgres::Server;
 
@@ -106,6 +106,10 @@ fn every_key_in_the_comments_has_the_default_it_shows() {
     let examples = [
         "workers",
         "tls = ",
+        "ca = ",
+        "server_name",
+        "client_certificate",
+        "client_key",
         "trusted_proxies = [\"",
         "idle_ignore_paths = [\"",
         "aliases",
@@ -195,6 +199,14 @@ fn every_key_is_read() {
     assert_eq!(settings.server.workers, 3);
     assert_eq!(settings.server.listen.len(), 3);
     assert!(settings.server.proxy_protocol && !settings.server.http2);
+    assert!(settings.server.http2_cleartext && !settings.server.http2_websockets);
+    let http2 = settings.server.limits.http2;
+    assert_eq!(
+        (http2.streams_max, http2.pending_resets_max, http2.control_frames_max),
+        (50, 10, 200)
+    );
+    assert_eq!((http2.window_bytes, http2.send_buffer_bytes), (64 << 10, 32 << 10));
+    assert_eq!((http2.ping_interval_ms, http2.ping_timeout_ms), (10_000, 5_000));
     assert_eq!(settings.server.unix_mode, 0o600);
     assert!(settings.server.trusted_proxies.unix);
     assert_eq!(settings.server.trusted_proxies.networks.len(), 3);
@@ -203,6 +215,12 @@ fn every_key_is_read() {
     assert_eq!(settings.upstream.idle_timeout_ms, 1_500);
     assert_eq!(settings.upstream.inspect_bytes_max, 32 << 10);
     assert!(settings.upstream.method_override);
+    let UpstreamSettings { http_version, streams_max, resolve_interval_ms, .. } = settings.upstream;
+    assert_eq!((http_version, streams_max, resolve_interval_ms), (AppHttp::Http2, 7, 10_000));
+    assert_eq!(
+        (settings.upstream.ping_interval_ms, settings.upstream.ping_timeout_ms),
+        (5_000, 1_000)
+    );
     assert!(settings.rules.logins[1].reads_answer_body());
     assert_eq!((settings.rules.steps.len(), settings.session.step_timeout_ms), (1, 300_000));
     assert_eq!(settings.rules.credentials[1].role, Role::Remember);

@@ -1,6 +1,10 @@
-//! How clients come in: TLS, HTTP/2, unix sockets, the PROXY protocol. The clients are curl, openssl
-//! and Python's h2; the proxy is the real one, before a scripted app that sets Secure cookies.
+//! How clients come in and how the app is reached: TLS, HTTP/2, unix sockets, the PROXY protocol,
+//! names. The clients are curl, openssl and Python's h2; the proxy is the real one, before a scripted
+//! app that sets Secure cookies, or one of `tests/apps`.
 
+mod app_http2;
+mod app_names;
+mod app_tls;
 mod http2;
 mod proxy_protocol;
 mod scan;
@@ -16,6 +20,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::legacy::{Arrived, LegacyApp, Reply};
+use crate::support::process::Process;
 use crate::support::proxy::Proxy;
 use crate::support::{eventually, top};
 
@@ -47,6 +52,9 @@ fn answer(request: &Arrived) -> Reply {
             std::thread::sleep(Duration::from_millis(700));
             Reply::page("200 OK", &[], "slow")
         }
+        "/ws" | "/ws/half" if request.header("upgrade") == Some("websocket") => {
+            Reply::Stream(Box::new(echo))
+        }
         "/stream" => Reply::Stream(Box::new(|stream| {
             use std::io::Write as _;
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n");
@@ -67,6 +75,24 @@ fn answer(request: &Arrived) -> Reply {
             Reply::page("200 OK", &["Content-Type: application/json"], &said.to_string())
         }
     }
+}
+
+/// Says what it hears, and bye at the end.
+fn echo(stream: &mut std::net::TcpStream) {
+    use std::io::{Read as _, Write as _};
+    let _ = stream.write_all(
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+          Sec-WebSocket-Accept: anything\r\nX-From: app\r\n\r\n",
+    );
+    let mut piece = [0; 4096];
+    loop {
+        match stream.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) if stream.write_all(&piece[..count]).is_ok() => {}
+            _ => return,
+        }
+    }
+    let _ = stream.write_all(b"bye");
 }
 
 fn unique() -> usize {
@@ -135,6 +161,64 @@ fn openssl(folder: &Path, arguments: &str) {
     let made = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output();
     let made = made.expect("openssl is installed by tests/setup");
     assert!(made.status.success(), "{arguments}: {}", String::from_utf8_lossy(&made.stderr));
+}
+
+/// One of `tests/apps`, as a process of its own.
+struct OtherApp {
+    process: Process,
+    /// Its port, or its socket.
+    place: String,
+}
+
+impl OtherApp {
+    #[track_caller]
+    fn start(program: &mut Command) -> Self {
+        let process = Process::start("app", program);
+        let place = eventually("the app listens", || {
+            let listening = process.lines().iter().find_map(|line| listening(line));
+            listening.map(|place| place.to_string().trim_matches('"').to_owned())
+        });
+        Self { process, place }
+    }
+
+    /// Node's server; `options` are the kind, the place and the certificates.
+    #[track_caller]
+    fn node(options: &[&str]) -> Self {
+        Self::start(Command::new("node").arg(top().join("tests/apps/app.js")).args(options))
+    }
+
+    /// Node's server with a certificate.
+    #[track_caller]
+    fn secure(kind: &str, name: &str) -> Self {
+        let (pem, key) = (pki(&format!("{name}.pem")), pki(&format!("{name}.key")));
+        Self::node(&[kind, "0", pem.to_str().unwrap(), key.to_str().unwrap()])
+    }
+
+    /// Frames that no decent app sends.
+    #[track_caller]
+    fn frames(case: &str) -> Self {
+        let python = top().join(".venv/bin/python");
+        Self::start(Command::new(python).arg(top().join("tests/apps/frames.py")).arg(case))
+    }
+
+    /// The JSON lines that have this key.
+    fn said(&self, key: &str) -> Vec<Value> {
+        let lines = self.process.lines();
+        let lines = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| !line[key].is_null()).collect()
+    }
+}
+
+fn listening(line: &str) -> Option<Value> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    line.get("listening").cloned()
+}
+
+/// The proxy before an app that is elsewhere than in the network without TLS; `keys` say where.
+#[track_caller]
+fn proxy_to(keys: &str) -> Proxy {
+    let toml = format!("limit.max_sessions = 1\nenforcement.login_url = \"/login\"\n{keys}{RULES}");
+    Proxy::start_within(&[], &toml)
 }
 
 /// What curl got.

@@ -70,12 +70,12 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("decide", &[]),
         ("registry", &["bounded", "entry", "table"]),
         ("set_cookie", &[]),
-        ("settings", &["store"]),
+        ("settings", &["store", "upstream"]),
     ],
     &[
         ("admin", &["api", "auth", "connection", "problem"]),
         ("client", &[]),
-        ("conn", &["framing", "state", "streams"]),
+        ("conn", &["frames", "framing", "state", "streams"]),
         ("credentials", &[]),
         ("detect", &["answer", "tokens"]),
         ("explain", &["limits", "rules", "words"]),
@@ -83,8 +83,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("logging", &["line"]),
         ("probes", &[]),
         ("recorder", &[]),
-        ("tls", &["validity"]),
-        ("upstream", &["connect", "pool", "strict"]),
+        ("tls", &["app", "validity"]),
     ],
     &[
         (
@@ -106,6 +105,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
                 "schema/server",
                 "schema/store",
                 "schema/tls",
+                "schema/upstream",
                 "tree",
                 "units",
                 "wording",
@@ -115,8 +115,19 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("issue", &[]),
         (
             "listener",
-            &["addresses", "arrival", "bind", "http1", "http2", "inherited", "pulse", "workers"],
+            &[
+                "addresses",
+                "arrival",
+                "bind",
+                "http1",
+                "http2",
+                "inherited",
+                "pulse",
+                "websocket",
+                "workers",
+            ],
         ),
+        ("upstream", &["connect", "http2", "names", "pool", "strict"]),
     ],
     &[(
         "proxy",

@@ -1,22 +1,20 @@
-//! Keys and defaults of `[server]` and `[upstream]`: addresses, limits on sizes and counts, times.
+//! Keys and defaults of `[server]`: addresses, limits on sizes and counts, times.
 
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::settings::{
-    ListenAddress, ServerLimits, ServerSettings, TrustedProxies, UpstreamSettings,
-};
+use crate::settings::{Http2Limits, ListenAddress, ServerLimits, ServerSettings, TrustedProxies};
 
 use super::super::reader::{At, Range, Table};
 use super::{Context, tls};
 
-const SECOND: u64 = 1_000;
-const DAY: u64 = 86_400 * SECOND;
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
+pub(super) const SECOND: u64 = 1_000;
+pub(super) const DAY: u64 = 86_400 * SECOND;
+pub(super) const KIB: u64 = 1 << 10;
+pub(super) const MIB: u64 = 1 << 20;
 /// What a protocol timeout may be: shorter cuts honest clients, longer protects from nothing.
-const PATIENCE: Range = 100..=3_600 * SECOND;
+pub(super) const PATIENCE: Range = 100..=3_600 * SECOND;
 /// What fits into memory many times over.
 const HEAD: Range = KIB..=MIB;
 
@@ -41,6 +39,8 @@ pub(super) fn server(root: &mut Table<'_>, context: &Context<'_>) -> ServerSetti
     let words = [("off", false), ("required", true)];
     let proxy_protocol = server.choice("proxy_protocol", false, &words, &[]);
     let http2 = server.flag("http2", true);
+    let http2_cleartext = server.flag("http2_cleartext", false);
+    let http2_websockets = server.flag("http2_websockets", true);
     let tls = tls::tls(&mut server, context);
     let unix_mode = unix_mode(&mut server);
     server.finish();
@@ -49,6 +49,8 @@ pub(super) fn server(root: &mut Table<'_>, context: &Context<'_>) -> ServerSetti
         unix_mode,
         tls,
         http2,
+        http2_cleartext,
+        http2_websockets,
         proxy_protocol,
         workers: to_usize(workers),
         trusted_proxies,
@@ -83,99 +85,29 @@ fn limits(server: &mut Table<'_>) -> ServerLimits {
         body_idle_timeout_ms: limits.duration("body_idle_timeout", 30 * SECOND, PATIENCE),
         write_stall_timeout_ms: limits.duration("write_stall_timeout", 30 * SECOND, PATIENCE),
         request_timeout_ms: limits.timeout("request_timeout", 100..=DAY).and_then(|at| at.value),
+        http2: http2_limits(&mut limits),
     };
     limits.finish();
     read
 }
 
-/// `[upstream]`.
-pub(super) fn upstream(root: &mut Table<'_>, listen: &[ListenAddress]) -> UpstreamSettings {
-    let mut upstream = root.table("upstream");
-    let authority = authority(&mut upstream, listen);
-    let preserve_host = upstream.flag("preserve_host", true);
-    let method_override = upstream.flag("method_override", false);
-    let idle_connections = upstream.count("idle_connections", 64, 0..=10_000);
-    let requests = upstream.count("requests", 10_000, 1..=1_000_000);
-    let queue = upstream.count("queue", 1_000, 0..=1_000_000);
-    let headers = upstream.count("headers", 200, 10..=1_000);
-    let head = upstream.size("head", 64 * KIB, 8 * KIB..=MIB);
-    let inspect = upstream.size("inspect", 256 * KIB, KIB..=16 * MIB);
-    let mut timeouts = upstream.table("timeouts");
-    let settings = UpstreamSettings {
-        authority,
-        preserve_host,
-        method_override,
-        requests_max: to_usize(requests),
-        queue_max: to_usize(queue),
-        idle_connections_max: to_usize(idle_connections),
-        headers_max: to_usize(headers),
-        head_bytes_max: to_usize(head),
-        inspect_bytes_max: to_usize(inspect),
-        queue_timeout_ms: timeouts.duration("queue", 5 * SECOND, PATIENCE),
-        connect_timeout_ms: timeouts.duration("connect", 2 * SECOND, PATIENCE),
-        first_byte_timeout_ms: timeouts.duration("first_byte", 60 * SECOND, 100..=DAY),
-        body_idle_timeout_ms: timeouts.duration("body_idle", 60 * SECOND, 100..=DAY),
-        // Below the 5 s after which Node, Uvicorn and Apache close: who closes first must be us,
-        // or a request meets a closing connection and may not be sent again.
-        idle_timeout_ms: timeouts.duration("idle", 1500, PATIENCE),
-    };
-    timeouts.finish();
-    upstream.later(&[
-        ("ca", "a plain http:// app; TLS to the app comes with a later version"),
-        ("client_certificate", "a plain http:// app; TLS to the app comes with a later version"),
-        ("client_key", "a plain http:// app; TLS to the app comes with a later version"),
-    ]);
-    upstream.finish();
-    settings
-}
-
-/// `url` as `host:port`.
-fn authority(upstream: &mut Table<'_>, listen: &[ListenAddress]) -> String {
-    let allowed = "\"http://HOST:PORT\" of the app, like \"http://127.0.0.1:8000\"";
-    let stated = upstream.has("url");
-    let Some(At { value, at }) = upstream.text("url") else {
-        if !stated {
-            upstream.missing("url", "is missing: where is the app?", allowed);
-        }
-        return String::new();
-    };
-    if value.starts_with("https://") || value.starts_with("unix:") {
-        upstream.wrong("url", &at, "is of a kind not available in this version", allowed);
-        return String::new();
+/// The keys of `[server.limits]` that begin with `http2_`.
+fn http2_limits(limits: &mut Table<'_>) -> Http2Limits {
+    // Every range here fits.
+    let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    Http2Limits {
+        streams_max: small(limits.count("http2_streams", 100, 1..=10_000)),
+        pending_resets_max: to_usize(limits.count("http2_pending_resets", 20, 1..=10_000)),
+        control_frames_max: small(limits.count("http2_control_frames", 100, 10..=1_000_000)),
+        window_bytes: small(limits.size("http2_window", 128 * KIB, 16 * KIB..=16 * MIB)),
+        send_buffer_bytes: to_usize(limits.size(
+            "http2_send_buffer",
+            64 * KIB,
+            16 * KIB..=16 * MIB,
+        )),
+        ping_interval_ms: limits.duration("http2_ping_interval", 20 * SECOND, PATIENCE),
+        ping_timeout_ms: limits.duration("http2_ping_timeout", 20 * SECOND, PATIENCE),
     }
-    let authority = value.parse::<http::Uri>().ok().and_then(|url| {
-        let plain = url.scheme_str() == Some("http")
-            && url.path() == "/"
-            && url.query().is_none()
-            && !value.contains(['@', '#']);
-        let host = url.host().filter(|host| plain && !host.is_empty())?;
-        let port = match url.port() {
-            Some(port) => port.as_u16(),
-            None => 80,
-        };
-        (port != 0).then(|| format!("{host}:{port}"))
-    });
-    let Some(authority) = authority else {
-        let what = "is not the address of an app: scheme, host and port, nothing behind";
-        upstream.wrong("url", &at, what, allowed);
-        return String::new();
-    };
-    if listen.iter().filter_map(ListenAddress::tcp).any(|listen| is_here(listen, &authority)) {
-        let what = "is the address Headcount itself listens on (`server.listen`)";
-        upstream.wrong("url", &at, what, allowed);
-    }
-    authority
-}
-
-/// Whether connecting to `authority` would reach the listener; names but `localhost` are not
-/// resolved.
-fn is_here(listen: SocketAddr, authority: &str) -> bool {
-    let authority = authority.replace("localhost", "127.0.0.1");
-    authority.parse::<SocketAddr>().is_ok_and(|upstream| {
-        let every = listen.ip().is_unspecified();
-        upstream.port() == listen.port()
-            && (upstream.ip() == listen.ip() || (every && upstream.ip().is_loopback()))
-    })
 }
 
 /// Addresses and unix sockets to listen on.
@@ -278,6 +210,6 @@ fn trusted_proxies(server: &mut Table<'_>) -> TrustedProxies {
 }
 
 /// Every count here is far below what a `usize` holds.
-fn to_usize(count: u64) -> usize {
+pub(super) fn to_usize(count: u64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
 }

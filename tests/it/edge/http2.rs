@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::support::site::{App, Site};
 
 const SHOP: &str = "https://shop.test/";
 
@@ -260,4 +261,188 @@ fn a_drain_says_good_bye_and_finishes() {
     let seen = held.end();
     assert_eq!((&seen["status"], &seen["goaway"]), (&200.into(), &0.into()), "{seen}");
     assert_eq!((&seen["body"], &seen["closed"]), (&"slow".into(), &true.into()), "{seen}");
+}
+
+#[test]
+fn floods_of_frames_that_cost_nothing_are_cut() {
+    let app = app();
+    let proxy = proxy(&app, &tls("shop"));
+    for frames in ["ping", "ping_ack", "settings", "priority", "unknown"] {
+        let seen = case(&proxy, &format!("flood {frames}"));
+        assert_eq!(seen["closed"], true, "{frames}: {seen}");
+        assert!(seen["sent"].as_u64().unwrap() < 2_000_000, "{frames}: {seen}");
+        assert!(seen["seconds"].as_f64().unwrap() < 10.0, "{frames}: {seen}");
+        wait_for_refusal(&proxy, "http2_flood");
+    }
+    assert_eq!(case(&proxy, "pings")["status"], 200);
+    assert_eq!(count(&proxy, "headcount_refusals_total{reason=\"http2_flood\"}"), 5);
+}
+
+#[test]
+fn a_client_without_a_sign_of_life_is_left() {
+    let app = app();
+    let keys = "server.limits.http2_ping_interval = \"300ms\"\n\
+                server.limits.http2_ping_timeout = \"300ms\"\n";
+    let proxy = proxy(&app, &format!("{}{keys}", tls("shop")));
+    let seen = case(&proxy, "deaf");
+    assert_eq!(seen["closed"], true, "{seen}");
+    let seconds = seen["seconds"].as_f64().unwrap();
+    assert!(seconds > 0.4 && seconds < 8.0, "{seen}");
+    // Who answers stays.
+    let held = Held::start(&proxy, &format!("taken {}", signed_in(&proxy, "alice")));
+    std::thread::sleep(Duration::from_millis(1_500));
+    signed_in(&proxy, "alice");
+    assert_eq!(held.end()["closed"], false);
+}
+
+#[test]
+fn without_tls_http2_is_spoken_only_if_configured() {
+    let app = app();
+    let url = "http://shop.test/";
+    let off = proxy(&app, "");
+    assert!(!Curl::new(&off, &["--http2-prior-knowledge"]).run(url, &[]).status.success());
+    assert!(app.arrived().is_empty());
+    let upgraded = Curl::new(&off, &["--http2"]).get(url, &[]);
+    assert_eq!((upgraded.status, &*upgraded.version), (200, "HTTP/1.1"), "never by Upgrade");
+    let on = proxy(&app, "server.http2_cleartext = true\n");
+    check_the_limit(&on, "http://shop.test", &["--http2-prior-knowledge"], "HTTP/2");
+    let answer = Curl::new(&on, &["--http2-prior-knowledge"]).get(url, &[]);
+    assert_eq!((&*answer.said("proto"), &*answer.said("host")), ("http", "shop.test"));
+    let other = Curl::new(&on, &[]).get(url, &["-d", "a=b"]);
+    assert_eq!((&*other.version, &*other.said("length")), ("HTTP/1.1", "3"));
+    // In pieces, and what only looks like it.
+    use std::io::Write as _;
+    let mut stream = crate::support::raw::connect(on.address);
+    for piece in ["P", "RI * HTTP/2.0\r\n\r\nSM\r", "\n\r\n"] {
+        stream.write_all(piece.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+    let mut frame = [0; 9];
+    stream.read_exact(&mut frame).unwrap();
+    assert_eq!(frame[3], 4, "settings");
+    let answer = crate::support::raw::raw(on.address, b"PRI * HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(crate::support::raw::status(&answer), 400);
+}
+
+#[test]
+fn good_clients_are_served_without_a_failure() {
+    let app = app();
+    let proxy = proxy(&app, &format!("{}server.http2_cleartext = true\n", tls("shop")));
+    let url = format!("https://{}/", proxy.address);
+    let output = Command::new("h2load")
+        .args(["-n", "5000", "-c", "10", "-m", "20", "-t", "1", &url])
+        .output()
+        .expect("h2load is installed by tests/setup");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("5000 succeeded, 0 failed, 0 errored, 0 timeout"), "{said}");
+    assert!(said.contains("status codes: 5000 2xx"), "{said}");
+    let output = Command::new("nghttp")
+        .args(["-nv", "-d", "/dev/stdin", "-H", ":authority: shop.test", &url])
+        .stdin(Stdio::null())
+        .output()
+        .expect("nghttp is installed by tests/setup");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains(":status: 200") && !said.contains("RST_STREAM"), "{said}");
+}
+
+#[test]
+fn a_websocket_over_http2_is_one_of_its_session() {
+    let app = app();
+    let mut proxy = proxy(&app, &tls("shop"));
+    let cookie = signed_in(&proxy, "alice");
+    let held = Held::start(&proxy, &format!("websocket /ws websocket {cookie}"));
+    let arrived = app.arrived();
+    let request = arrived.iter().find(|request| request.target() == "/ws").unwrap();
+    assert!(request.head.starts_with("GET /ws HTTP/1.1\r\n"), "{}", request.head);
+    let of = |name: &str| request.headers(name).collect::<Vec<_>>().join(" + ");
+    assert_eq!((&*of("upgrade"), &*of("sec-websocket-version")), ("websocket", "13"));
+    assert_eq!((of("sec-websocket-key").len(), &*of("host")), (24, "shop.test"));
+    assert!(of("cookie").starts_with("sid=S-alice-"), "{}", request.head);
+    let started = Instant::now();
+    signed_in(&proxy, "alice");
+    let seen = held.end();
+    assert!(started.elapsed() < Duration::from_millis(1_500), "{seen}");
+    assert_eq!((&seen["offered"], &seen["echo"]), (&1.into(), &true.into()), "{seen}");
+    let names: Vec<_> = seen["headers"].as_array().unwrap().iter().map(|pair| &pair[0]).collect();
+    assert!(names.iter().any(|name| *name == "x-from"), "{names:?}");
+    for hop in ["connection", "upgrade", "sec-websocket-accept"] {
+        assert!(!names.iter().any(|name| *name == hop), "{names:?}");
+    }
+    // The connection outlives the tunnel; a half that ends is passed on.
+    assert!(seen["goaway"].is_null() && seen["closed"] == false, "{seen}");
+    let cookie = signed_in(&proxy, "bob");
+    let held = Held::start(&proxy, &format!("websocket /ws/half websocket {cookie}"));
+    let seen = held.end();
+    assert_eq!((&seen["ended"], &seen["bytes"]), (&true.into(), &60_003.into()), "{seen}");
+    // In a drain.
+    let held = Held::start(&proxy, &format!("websocket /ws websocket {cookie}"));
+    let started = Instant::now();
+    assert!(proxy.terminate().success());
+    assert!(started.elapsed() < Duration::from_secs(5));
+    held.end();
+}
+
+#[test]
+fn what_is_no_websocket_gets_no_tunnel() {
+    let app = app();
+    let keys = "server.limits.keep_alive_timeout = \"500ms\"\n";
+    let proxy = proxy(&app, &format!("{}{keys}", tls("shop")));
+    let dead = signed_in(&proxy, "alice");
+    let cookie = signed_in(&proxy, "alice");
+    for (arguments, status) in [
+        (format!("/ws websocket {dead}"), 401),
+        // Success would open a tunnel, and this is none.
+        ("/ websocket".to_owned(), 502),
+        ("/ws other".to_owned(), 405),
+        ("/%2e%2e/login websocket".to_owned(), 400),
+    ] {
+        let seen = case(&proxy, &format!("websocket {arguments}"));
+        assert_eq!(seen["status"], status, "{arguments}: {seen}");
+    }
+    // An open tunnel is not an idle connection.
+    let held = Held::start(&proxy, &format!("websocket /ws websocket {cookie}"));
+    std::thread::sleep(Duration::from_millis(1_500));
+    let started = Instant::now();
+    signed_in(&proxy, "alice");
+    let seen = held.end();
+    assert!(seen["seconds"].as_f64().unwrap() > 1.5 && seen["closed"] == false, "{seen}");
+    assert!(started.elapsed() < Duration::from_millis(1_500), "{seen}");
+    let off = super::proxy(&app, &format!("{}server.http2_websockets = false\n", tls("shop")));
+    let seen = case(&off, "websocket /ws websocket");
+    assert_eq!(seen["offered"], 0);
+    assert!(
+        seen["status"] != 200 && !(seen["reset"].is_null() && seen["goaway"].is_null()),
+        "{seen}"
+    );
+}
+
+#[test]
+fn a_real_browser_signs_in_and_loses_its_websocket() {
+    let site = Site::shared(App::Flask);
+    let keys = format!("limit.max_sessions = 1\nserver.workers = 1\n{}", tls("shop"));
+    let proxy = Proxy::start(site.address, Some("flask-login"), &keys);
+    let user = site.user();
+    let mut browser = Command::new("node")
+        .arg(top().join("tests/clients/browser.js"))
+        .args([&proxy.address.port().to_string(), &user])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(browser.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    let open = next()["open"].clone();
+    assert_eq!((&open["protocol"], &open["echo"]), (&"h2".into(), &"hello".into()), "{open}");
+    assert_eq!(open["page"], format!("hello {user}"), "{open}");
+    // The socket is on the connection of the page.
+    assert_eq!(count(&proxy, "headcount_connections"), 1);
+    let started = Instant::now();
+    let session = proxy.sessions(&user, "live")[0]["id"].as_str().unwrap().to_owned();
+    proxy.admin("DELETE", &format!("/api/v1/sessions/{session}"));
+    let closed = next();
+    assert!(started.elapsed() < Duration::from_millis(1_500), "{:?}", started.elapsed());
+    assert!(closed["closed"].is_number(), "{closed}");
+    let told = next();
+    assert_eq!(told["status"], 401, "{told}");
+    assert!(browser.wait().unwrap().success());
 }

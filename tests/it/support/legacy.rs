@@ -93,7 +93,14 @@ pub(crate) struct LegacyApp {
 
 impl LegacyApp {
     pub(crate) fn start(handler: impl Fn(&Arrived) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), handler)
+    }
+
+    /// The same, on an address of the caller's.
+    pub(crate) fn on(
+        listener: TcpListener,
+        handler: impl Fn(&Arrived) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let app = Self {
             address: listener.local_addr().unwrap(),
             arrived: Arc::default(),

@@ -77,6 +77,14 @@ impl Proxy {
         Self::start_as(upstream, None, toml, kind)
     }
 
+    /// Starts it before the app that `toml` names as `upstream.url`, with more in its environment.
+    #[track_caller]
+    pub(crate) fn start_within(environment: &[(&'static str, &str)], toml: &str) -> Self {
+        let env = environment.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+        Self::start_as(nowhere, None, toml, Kind { env, ..Kind::default() })
+    }
+
     /// As [`Self::start`], with the log at its finest level.
     #[track_caller]
     pub(crate) fn start_traced(upstream: SocketAddr, preset: Option<&str>, toml: &str) -> Self {
@@ -318,9 +326,12 @@ fn configuration(
         true => String::new(),
         false => format!("server.listen = \"{listen}\"\n"),
     };
+    let url = match toml.contains("upstream.url") {
+        true => String::new(),
+        false => format!("upstream.url = \"http://{upstream}\"\n"),
+    };
     format!(
-        r#"{listen}upstream.url = "http://{upstream}"
-{preset}store.url = '{store_url}'
+        r#"{listen}{url}{preset}store.url = '{store_url}'
 store.key_file = "headcount.key"
 admin.listen = "{admin}"
 admin.tokens = [{{ name = "tests", role = "admin", secret_file = "tests.token" }}]

@@ -17,6 +17,7 @@ from flask_login import (
     login_user,
     logout_user,
 )
+from flask_sock import Sock
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 PERMANENT = os.environ.get("SITE_PERMANENT") == "1"
@@ -78,6 +79,13 @@ def whoami():
 def touch():
     session["touched"] = os.urandom(4).hex()
     return jsonify(user=current_user.id if current_user.is_authenticated else None)
+
+
+@Sock(app).route("/ws")
+@login_required
+def echo(socket):
+    while True:
+        socket.send(socket.receive())
 
 
 class Handler(WSGIRequestHandler):
