@@ -205,6 +205,7 @@ pub trait Store: Send + Sync {
 
     /// Ends when the store can do nothing any more, whatever the reason.
     async fn stopped(&self);
+
     /// How old this replica's knowledge of the others' changes may be; `None` where there are none.
     fn lag(&self) -> Option<Duration> {
         None

@@ -39,7 +39,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("evictions", &[]),
         ("fields", &["part"]),
         ("keyring", &[]),
-        ("metrics", &[]),
+        ("metrics", &["levels"]),
         ("pages", &["language"]),
         ("policy", &[]),
         ("steps", &[]),
