@@ -317,7 +317,8 @@ fn what_the_other_side_does_not_take_is_not_read() {
             thread::sleep(Duration::from_millis(5));
         }
         let what = if uploads { "uploads to a stopped app" } else { "downloads nobody reads" };
-        assert_grown(what, &proxy, before, STREAMS * 256 * KIB);
+        // What the first requests take is there once.
+        assert_grown(what, &proxy, before, STREAMS * 256 * KIB + 4 * MIB);
         drop(open);
         all_released(&proxy);
     }

@@ -6,6 +6,7 @@ use std::thread;
 
 use super::*;
 use crate::support::legacy::{LegacyApp, Reply};
+use crate::support::within;
 
 /// An app whose answers wait for the gate, and that knows how many requests it had at once.
 struct Busy {
@@ -23,7 +24,9 @@ impl Busy {
             let at_once = now.fetch_add(1, Ordering::SeqCst) + 1;
             peak.fetch_max(at_once, Ordering::SeqCst);
             if request.target() == "/slow" {
-                eventually("the gate opens", || opened.load(Ordering::SeqCst).then_some(()));
+                within(PATIENCE * 3, "the gate opens", || {
+                    opened.load(Ordering::SeqCst).then_some(())
+                });
             }
             now.fetch_sub(1, Ordering::SeqCst);
             Reply::page("200 OK", &[], "hello")
@@ -37,7 +40,7 @@ const SLOW: &[u8] = b"GET /slow HTTP/1.1\r\nHost: shop.test\r\nAccept: text/html
 #[test]
 fn what_the_app_cannot_take_waits_and_the_rest_is_told_to_come_again() {
     let busy = Busy::start();
-    let keys = "upstream.requests = 4\nupstream.queue = 3\nupstream.timeouts.queue = \"20s\"\n";
+    let keys = "upstream.requests = 4\nupstream.queue = 3\nupstream.timeouts.queue = \"60s\"\n";
     let proxy = Proxy::start(busy.app.address, None, &configured(keys));
     let mut open: Vec<_> = (0..7).map(|_| raw::connect(proxy.address)).collect();
     for stream in &mut open {
