@@ -30,13 +30,29 @@ pub struct Budget {
     pub app: usize,
 }
 
-/// Asks the system for all it grants this process, and divides it; `wanted` says how many at most.
-/// `threads` is how many will serve requests, each with up to `idle` unused connections to the app.
-pub fn budget(threads: usize, idle: usize, wanted: Wanted) -> io::Result<Budget> {
-    let limit = raise();
-    let used = fs::read_dir("/proc/self/fd").or_else(|_| fs::read_dir("/dev/fd"))?.count();
-    // The runtime of a thread has some, and its listeners.
-    Ok(divide(limit, used + threads * 6, threads * idle, wanted))
+/// What there is to divide.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    limit: usize,
+    /// Open already.
+    used: usize,
+}
+
+impl Room {
+    /// Asks the system for all it grants this process. To be called before connections are open,
+    /// which are no lasting use.
+    pub fn take() -> io::Result<Self> {
+        let limit = raise();
+        let used = fs::read_dir("/proc/self/fd").or_else(|_| fs::read_dir("/dev/fd"))?.count();
+        Ok(Self { limit, used })
+    }
+
+    /// `wanted` says how many at most; `threads` is how many will serve requests, each with up to
+    /// `idle` unused connections to the app.
+    pub fn budget(self, threads: usize, idle: usize, wanted: Wanted) -> Budget {
+        // The runtime of a thread has some, and its listeners.
+        divide(self.limit, self.used + threads * 6, threads * idle, wanted)
+    }
 }
 
 /// Takes the soft limit to the hard one; the limit from then on.
@@ -95,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_system_grants_some() {
-        let budget = budget(2, 4, MANY).unwrap();
+        let budget = Room::take().unwrap().budget(2, 4, MANY);
         assert!(budget.clients > 10 && budget.clients < budget.limit, "{budget:?}");
     }
 }

@@ -226,11 +226,8 @@ impl Metrics {
         let mut all = Registry::with_prefix("headcount");
         let levels = Arc::new(LevelCollector::default());
         all.register_collector(Box::new(Arc::clone(&levels)));
-        all.register(
-            "build",
-            "The version that runs.",
-            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
-        );
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        all.register("build", "The version that runs.", version);
         Self {
             levels,
             mode: family(&mut all, "mode", "1 for the mode that is in force."),

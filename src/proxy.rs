@@ -17,8 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{
-    CACHE_CONTROL, COOKIE, HOST, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, USER_AGENT,
-    WWW_AUTHENTICATE,
+    CACHE_CONTROL, COOKIE, HOST, HeaderMap, HeaderValue, USER_AGENT, WWW_AUTHENTICATE,
 };
 use http::request::Parts;
 use http::{Method, Request, Response, Uri, Version};
@@ -29,7 +28,6 @@ use crate::audit::{AuditEvent, EventKind};
 use crate::body::{AppBody, Body, RequestBody};
 use crate::client::Caller;
 use crate::clock::Clock;
-use crate::conn::Hold;
 use crate::cookies::{self, Candidate, Scan};
 use crate::credentials::{Bare, Judge, Keys, Presented};
 use crate::detect::{self, tokens::Token};
@@ -55,6 +53,7 @@ use crate::steps::Steps;
 use crate::upstream::{App, Upstream};
 use crate::url::Carriers;
 
+use self::answer::Upgrade;
 pub use self::live::{Lasting, Live, LiveWorker};
 use self::payload::Payload;
 
@@ -154,10 +153,8 @@ impl Worker {
         let scope = settings.scope_of(&caller.host, &path.text);
         let site = settings.site(scope);
         let path = proxy.checked(path, site)?;
-        let hold = request.extensions_mut().remove::<Hold>();
-        let on_client = upgrade.then(|| (hyper::upgrade::on(&mut request), hold));
+        let on_client = upgrade.then(|| Upgrade::of(&mut request)).flatten();
         let (mut parts, body) = request.into_parts();
-        let key = parts.headers.get(SEC_WEBSOCKET_KEY).cloned();
         let payload = Payload::Streaming(body);
         let (tokens, mut payload) = proxy.tokens(site, &parts, &path, payload).await?;
         let mut scan = proxy.scan(site, &parts.headers)?;
@@ -200,8 +197,8 @@ impl Worker {
         let body = proxy.client_body(payload)?;
         let response = self.send(permit, Request::from_parts(parts, body)).await?;
         // 6 read the response, 7 record, 8 answer
-        match on_client.zip(key) {
-            Some((on_client, key)) => self.switch(exchange, on_client, &key, response).await,
+        match on_client {
+            Some(on_client) => self.switch(exchange, on_client, response).await,
             None => self.relay(exchange, response).await.map(Answered::from),
         }
     }

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use crate::admin::{self, Tokens};
 use crate::audit::{AuditEvent, AuditLog};
 use crate::clock::{Clock, SystemClock};
-use crate::descriptors::{self, Wanted};
+use crate::descriptors::{Budget, Room, Wanted};
 use crate::enforce::{self, Audience};
 use crate::evictions::Evictions;
 use crate::issue::Shapes;
@@ -89,7 +89,15 @@ pub async fn start(
     mut inherited: Inherited,
     lifecycle: Lifecycle,
 ) -> Result<Running, StartError> {
-    fit(&mut settings);
+    let room = room();
+    if let Some(budget) = fit(&mut settings, room) {
+        tracing::warn!(
+            open_files = budget.limit,
+            connections = budget.clients,
+            upstream_requests = budget.app,
+            "the limit of open files allows no more; raise it (LimitNOFILE, ulimit -n)"
+        );
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::new(Metrics::new());
     let (tap, audit) = broadcast::channel(TAP_EVENTS);
@@ -116,6 +124,7 @@ pub async fn start(
         tls,
         tokens: Arc::new(tokens.unwrap_or_else(|| Tokens::new(&[]))),
         file,
+        room,
         turn: Mutex::default(),
     });
     let mut background = background::start(&live);
@@ -138,25 +147,25 @@ pub async fn start(
 }
 
 /// Lowers the limits to what open files suffice for, so that whoever comes too many is told, and the
-/// store and the admin listener can always open what they need.
-fn fit(settings: &mut Settings) {
+/// store and the admin listener can always open what they need; the budget if that was needed.
+fn fit(settings: &mut Settings, room: Option<Room>) -> Option<Budget> {
     let (server, upstream) = (&mut settings.server, &mut settings.upstream);
     let (connections, requests) = (&mut server.limits.connections_max, &mut upstream.requests_max);
     let wanted = Wanted { clients: *connections, app: *requests };
     let idle = upstream.idle_connections_max;
-    let budget = match descriptors::budget(server.workers, idle, wanted) {
-        Ok(budget) => budget,
-        Err(error) => return tracing::warn!(%error, "the limit of open files is not known"),
-    };
-    if budget.clients < *connections || budget.app < *requests {
-        (*connections, *requests) = (budget.clients, budget.app);
-        tracing::warn!(
-            open_files = budget.limit,
-            connections = budget.clients,
-            upstream_requests = budget.app,
-            "the limit of open files allows no more; raise it (LimitNOFILE, ulimit -n)"
-        );
+    let budget = room?.budget(server.workers, idle, wanted);
+    if budget.clients >= *connections && budget.app >= *requests {
+        return None;
     }
+    (*connections, *requests) = (budget.clients, budget.app);
+    Some(budget)
+}
+
+/// How many files may be open, as far as the system tells.
+fn room() -> Option<Room> {
+    Room::take()
+        .inspect_err(|error| tracing::warn!(%error, "the limit of open files is not known"))
+        .ok()
 }
 
 async fn build(

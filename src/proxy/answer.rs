@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderMap, HeaderValue, SET_COOKIE, UPGRADE};
-use http::{Response, StatusCode};
+use http::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, SET_COOKIE, UPGRADE};
+use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,23 @@ use crate::settings::Binding;
 use crate::stamp::Lineage;
 use crate::store::LATE_KEYS_MAX;
 use crate::tunnel;
+
+/// The client's side of a WebSocket that was asked for.
+pub(super) struct Upgrade {
+    socket: OnUpgrade,
+    /// Keeps the connection it shares.
+    hold: Option<Hold>,
+    key: HeaderValue,
+}
+
+impl Upgrade {
+    /// Nothing without a key, which was checked before.
+    pub(super) fn of<B>(request: &mut Request<B>) -> Option<Self> {
+        let key = request.headers().get(SEC_WEBSOCKET_KEY).cloned()?;
+        let hold = request.extensions_mut().remove();
+        Some(Self { socket: hyper::upgrade::on(request), hold, key })
+    }
+}
 
 /// What an ordinary answer meant for the session of its request.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,14 +80,14 @@ impl Worker {
     pub(super) async fn switch(
         &self,
         exchange: Exchange,
-        (on_client, hold): (OnUpgrade, Option<Hold>),
-        key: &HeaderValue,
+        upgrade: Upgrade,
         mut response: Response<AppBody>,
     ) -> Result<Answered, Refusal> {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return self.relay(exchange, response).await.map(Answered::from);
         }
-        if !headers::websocket::opens(response.headers(), key) {
+        let Upgrade { socket: on_client, hold, key } = upgrade;
+        if !headers::websocket::opens(response.headers(), &key) {
             return Err(Refusal::UpstreamInvalid);
         }
         let on_app = hyper::upgrade::on(&mut response);

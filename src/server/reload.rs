@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 use super::{fit, supervisor};
 use crate::admin::Tokens;
 use crate::config::{self, Fixed, Report};
+use crate::descriptors::Room;
 use crate::listener::Edge;
 use crate::metrics::ReloadOutcome;
 use crate::proxy::{Live, Proxy};
@@ -51,6 +52,8 @@ pub(super) struct Reloader {
     pub(super) tokens: Arc<Tokens>,
     /// Where the configuration is from.
     pub(super) file: Option<PathBuf>,
+    /// As it was at the start: connections that are open now do not count twice.
+    pub(super) room: Option<Room>,
     pub(super) turn: Mutex<()>,
 }
 
@@ -88,7 +91,7 @@ impl Reloader {
     async fn attempt(&self) -> Result<String, ReloadError> {
         let file = self.file.clone().ok_or(ReloadError::NoFile)?;
         let mut settings = settled(&file).await?;
-        fit(&mut settings);
+        fit(&mut settings, self.room);
         let old = self.live.now();
         let fixed = config::fixed(&old.settings, &settings);
         if !fixed.is_empty() {

@@ -16,7 +16,10 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use sha1::{Digest as _, Sha1};
 use tempfile::TempDir;
 
 use crate::support::legacy::{Arrived, LegacyApp, Reply};
@@ -45,7 +48,9 @@ fn answer(request: &Arrived) -> Reply {
     match request.target() {
         "/login" => {
             let user = request.field("user").unwrap_or_default();
-            let cookie = format!("Set-Cookie: sid=S-{user}-{}; Path=/; Secure; HttpOnly", unique());
+            let https = request.header("x-forwarded-proto") == Some("https");
+            let secure = if https { "; Secure" } else { "" };
+            let cookie = format!("Set-Cookie: sid=S-{user}-{}; Path=/; HttpOnly{secure}", unique());
             Reply::page("302 Found", &["Location: /", &cookie], "")
         }
         "/slow" => {
@@ -53,7 +58,8 @@ fn answer(request: &Arrived) -> Reply {
             Reply::page("200 OK", &[], "slow")
         }
         "/ws" | "/ws/half" if request.header("upgrade") == Some("websocket") => {
-            Reply::Stream(Box::new(echo))
+            let key = request.header("sec-websocket-key").unwrap_or_default().to_owned();
+            Reply::Stream(Box::new(move |stream| echo(stream, &key)))
         }
         "/stream" => Reply::Stream(Box::new(|stream| {
             use std::io::Write as _;
@@ -77,13 +83,16 @@ fn answer(request: &Arrived) -> Reply {
     }
 }
 
-/// Says what it hears, and bye at the end.
-fn echo(stream: &mut std::net::TcpStream) {
+/// Says what it hears, and bye at the end. `key` is answered as RFC 6455 §4.2.2 wants it.
+fn echo(stream: &mut std::net::TcpStream, key: &str) {
     use std::io::{Read as _, Write as _};
-    let _ = stream.write_all(
-        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-          Sec-WebSocket-Accept: anything\r\nX-From: app\r\n\r\n",
+    let hash = Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
+    let accept = STANDARD.encode(hash);
+    let head = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {accept}\r\nX-From: app\r\n\r\n"
     );
+    let _ = stream.write_all(head.as_bytes());
     let mut piece = [0; 4096];
     loop {
         match stream.read(&mut piece) {

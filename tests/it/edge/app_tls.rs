@@ -111,7 +111,7 @@ fn the_app_can_ask_who_we_are_and_files_are_read_again() {
     std::fs::write(at_path("us.key"), "nothing").unwrap();
     proxy.signal("HUP");
     eventually("the failure is told", || {
-        proxy.log().into_iter().find(|line| line.contains("certificates not reloaded"))
+        proxy.log().into_iter().find(|line| line.contains("configuration not reloaded"))
     });
     assert_eq!(curl.get(URL, &[]).status, 200);
 }
