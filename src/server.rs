@@ -89,7 +89,7 @@ pub async fn start(
     mut inherited: Inherited,
     lifecycle: Lifecycle,
 ) -> Result<Running, StartError> {
-    let room = room();
+    let (room, connections_written) = (room(), settings.server.limits.connections_max);
     if let Some(budget) = fit(&mut settings, room) {
         tracing::warn!(
             open_files = budget.limit,
@@ -125,6 +125,7 @@ pub async fn start(
         tokens: Arc::new(tokens.unwrap_or_else(|| Tokens::new(&[]))),
         file,
         room,
+        connections_written,
         turn: Mutex::default(),
     });
     let mut background = background::start(&live);
@@ -159,6 +160,20 @@ fn fit(settings: &mut Settings, room: Option<Room>) -> Option<Budget> {
     }
     (*connections, *requests) = (budget.clients, budget.app);
     Some(budget)
+}
+
+/// The same when settings are read again: the connections of clients stay as they were divided at
+/// the start, if as many are wanted as then.
+fn refit(new: &mut Settings, old: &Settings, written: usize, room: Option<Room>) {
+    let divided = old.server.limits.connections_max;
+    let connections = &mut new.server.limits.connections_max;
+    if *connections == written {
+        *connections = divided;
+    }
+    let Some(room) = room else { return };
+    let wanted = Wanted { clients: divided, app: new.upstream.requests_max };
+    let idle = new.upstream.idle_connections_max;
+    new.upstream.requests_max = room.budget(old.server.workers, idle, wanted).app;
 }
 
 /// How many files may be open, as far as the system tells.

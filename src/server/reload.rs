@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::signal::unix::Signal;
 use tokio::sync::Mutex;
 
-use super::{fit, supervisor};
+use super::{refit, supervisor};
 use crate::admin::Tokens;
 use crate::config::{self, Fixed, Report};
 use crate::descriptors::Room;
@@ -54,6 +54,7 @@ pub(super) struct Reloader {
     pub(super) file: Option<PathBuf>,
     /// As it was at the start: connections that are open now do not count twice.
     pub(super) room: Option<Room>,
+    pub(super) connections_written: usize,
     pub(super) turn: Mutex<()>,
 }
 
@@ -91,8 +92,8 @@ impl Reloader {
     async fn attempt(&self) -> Result<String, ReloadError> {
         let file = self.file.clone().ok_or(ReloadError::NoFile)?;
         let mut settings = settled(&file).await?;
-        fit(&mut settings, self.room);
         let old = self.live.now();
+        refit(&mut settings, &old.settings, self.connections_written, self.room);
         let fixed = config::fixed(&old.settings, &settings);
         if !fixed.is_empty() {
             return Err(ReloadError::Fixed(fixed));

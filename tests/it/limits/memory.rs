@@ -295,7 +295,8 @@ fn what_the_other_side_does_not_take_is_not_read() {
         (Does::Stop, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n"),
         (Does::Pour, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
     ] {
-        let (_app, proxy) = start(does, "");
+        // Nobody notices that a client is gone whose upload is stuck, until the app's time is over.
+        let (_app, proxy) = start(does, "upstream.timeouts.first_byte = \"4s\"\n");
         let before = proxy.memory();
         let mut open: Vec<_> = (0..STREAMS).map(|_| raw::connect(proxy.address)).collect();
         for stream in &mut open {
