@@ -2,12 +2,13 @@
 //! back, held against a second, strict reader. The proxy runs in this process, as `serve` runs it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use headcount::lifecycle::Lifecycle;
 use headcount::listener::Inherited;
 use headcount::{config, server};
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::runtime::{Builder, Runtime};
@@ -35,12 +36,12 @@ pub fn proxy(data: &[u8]) {
     }
     let harness = HARNESS.get_or_init(|| Mutex::new(Harness::start()));
     // One at a time: what the app sees is this input's.
-    let harness = harness.lock().unwrap_or_else(PoisonError::into_inner);
+    let harness = harness.lock();
     let piece = if *first == 0 { bytes.len().max(1) } else { usize::from(*first) };
-    harness.seen.lock().unwrap().clear();
+    harness.seen.lock().clear();
     let expected = expected(bytes);
     let answers = harness.runtime.block_on(harness.exchange(bytes, piece, &expected));
-    let seen = std::mem::take(&mut *harness.seen.lock().unwrap());
+    let seen = std::mem::take(&mut *harness.seen.lock());
     judge(bytes, &answers, &seen, &expected);
 }
 
@@ -138,7 +139,7 @@ async fn app(mut stream: TcpStream, seen: Arc<Mutex<Vec<Seen>>>) {
             Read::Request(length, request) => {
                 buffer.drain(..length);
                 let account = request.account();
-                seen.lock().unwrap().push(request);
+                seen.lock().push(request);
                 let length = account.len();
                 let answer =
                     format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{account}");

@@ -15,7 +15,7 @@ use crate::keyring;
 pub(super) fn as_upgrade<B>(request: &mut Request<B>) -> bool {
     let protocol = request.extensions().get::<Protocol>();
     if request.method() != Method::CONNECT
-        || !protocol.is_some_and(|protocol| protocol.as_str() == "websocket")
+        || protocol.is_none_or(|protocol| protocol.as_str() != "websocket")
     {
         return false;
     }

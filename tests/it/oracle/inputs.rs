@@ -500,7 +500,7 @@ fn lines(inputs: &mut Inputs) {
     {
         let line = format!("Host: shop\r\nConnection: {named}\r\nCookie: a=b\r\n");
         inputs.get(true, b"GET /first HTTP/1.1", line.as_bytes());
-        inputs.post(true, &[line[12..].as_bytes(), LENGTH], b"abcde");
+        inputs.post(true, &[&line.as_bytes()[12..], LENGTH], b"abcde");
     }
     for upgrade in
         ["h2c", "websocket", "h2c, websocket", "TLS/1.0", "HTTP/2.0", "", "websocket, h2c"]
