@@ -76,7 +76,7 @@ fn answer(request: &Arrived) -> Reply {
                 "proto": of("x-forwarded-proto"),
                 "for": of("x-forwarded-for"),
                 "forwarded": of("forwarded"),
-                "length": request.body.len(),
+                "length": request.body.len().to_string(),
             });
             Reply::page("200 OK", &["Content-Type: application/json"], &said.to_string())
         }
