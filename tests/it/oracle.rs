@@ -33,6 +33,8 @@ const PIPELINED: usize = 50;
 /// Whoever sends less than was announced is not waited for long.
 const KEYS: &str = r#"
 limit.max_sessions = 1
+# All inputs come from one address.
+server.limits.connections_per_address = 9000
 server.limits.head_timeout = "2s"
 server.limits.body_idle_timeout = "2s"
 upstream.timeouts.body_idle = "10s"
