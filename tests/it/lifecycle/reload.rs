@@ -263,6 +263,15 @@ fn a_file_that_is_being_written_is_waited_for() {
     assert_eq!(count(&proxy, DONE), 2);
 }
 
+/// Ends the load, also when the test fails: nobody waits for clients that go on for ever.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A hundred reloads while requests go on: each request has one configuration from its beginning to
 /// its end, and none fails.
 #[test]
@@ -288,6 +297,7 @@ fn a_hundred_reloads_cost_no_request() {
                 })
             })
             .collect();
+        let ending = Ending(&over);
         for number in 0..100 {
             let max = 1000 + number % 7;
             proxy.write_configuration(&text.replace("= 1000", &format!("= {max}")));
@@ -296,7 +306,7 @@ fn a_hundred_reloads_cost_no_request() {
                 _ => proxy.signal("HUP"),
             }
         }
-        over.store(true, Ordering::Relaxed);
+        drop(ending);
         clients.into_iter().map(|client| client.join().unwrap()).sum::<u64>()
     });
     assert!(served > 100, "{served}");
