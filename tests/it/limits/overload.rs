@@ -42,18 +42,23 @@ fn what_the_app_cannot_take_waits_and_the_rest_is_told_to_come_again() {
     let busy = Busy::start();
     let keys = "upstream.requests = 4\nupstream.queue = 3\nupstream.timeouts.queue = \"60s\"\n";
     let proxy = Proxy::start(busy.app.address, None, &configured(keys));
-    let mut open: Vec<_> = (0..7).map(|_| raw::connect(proxy.address)).collect();
-    for stream in &mut open {
+    let mut open = Vec::new();
+    // One after the other: the last is to be one that waits.
+    for levels in [[1, 0], [2, 0], [3, 0], [4, 0], [4, 1], [4, 2], [4, 3]] {
+        let mut stream = raw::connect(proxy.address);
         stream.write_all(SLOW).unwrap();
+        open.push(stream);
+        eventually("four at the app, three wait", || {
+            let names = ["headcount_upstream_requests", "headcount_upstream_queue"];
+            (names.map(|name| count(&proxy, name)) == levels).then_some(())
+        });
     }
-    eventually("four at the app, three wait", || {
-        let levels = ["headcount_upstream_requests", "headcount_upstream_queue"];
-        (levels.map(|level| count(&proxy, level)) == [4, 3]).then_some(())
-    });
     let page = ask(&mut raw::connect(proxy.address), SLOW);
     assert!(page.starts_with("HTTP/1.1 503 ") && page.contains("retry-after: 5"), "{page}");
     assert_eq!(refused(&proxy, "upstream_busy"), 1);
-    assert!(proxy.log().iter().any(|line| line.contains("\"reason\":\"upstream_busy\"")));
+    eventually("a line in the log", || {
+        proxy.log().iter().any(|line| line.contains("\"reason\":\"upstream_busy\"")).then_some(())
+    });
     // Who leaves makes room in the queue.
     drop(open.pop());
     eventually("two wait", || (count(&proxy, "headcount_upstream_queue") == 2).then_some(()));

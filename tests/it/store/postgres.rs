@@ -195,7 +195,11 @@ async fn what_was_acknowledged_is_there_although_connections_die() {
     let rule = limit(1_000);
     let mut acknowledged = Vec::new();
     let mut failed = 0;
-    for batch in 0..15 {
+    // As long as it takes to kill some: on a busy machine that is the slower part.
+    let begun = Instant::now();
+    for batch in (0..).take_while(|batch| {
+        *batch < 15 || (killed.load(Ordering::Relaxed) <= 10 && begun.elapsed().as_secs() < 30)
+    }) {
         let logins = (1..=10).map(|turn| {
             let number = batch * 10 + turn;
             let (scope, decide) = login(number, &format!("u{turn}"), number as i64, &rule);
@@ -213,7 +217,7 @@ async fn what_was_acknowledged_is_there_although_connections_die() {
     killer.join().unwrap();
     let killed = killed.load(Ordering::Relaxed);
     println!("{} acknowledged, {failed} failed, {killed} connections killed", acknowledged.len());
-    assert!(killed > 10 && acknowledged.len() >= 145, "{killed}, {}", acknowledged.len());
+    assert!(killed > 10 && acknowledged.len() > 30 * failed, "{killed}, {failed} failed");
     for id in &acknowledged {
         assert!(ear.registry.by_id(*id).is_some(), "the feed never heard of {id}");
         assert!(store.find(*id).await.unwrap().is_some(), "{id} is lost");
