@@ -1,17 +1,22 @@
 //! What the audit trail says: one event per fact, with stable field names (an interface).
 //! Building, escaping and publishing live here; nothing here decides or does I/O beyond one log line.
 
+mod trail;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
+use utoipa::ToSchema;
+
+pub use trail::{EndsSlot, Noted, SLOT_MS, SLOTS, Trail};
 
 use crate::metrics::Metrics;
 use crate::session::{Client, EndReason, Initiator, Mode, SessionId, Timestamp, User};
 
 /// The kinds of event. The names are an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     SessionCreated,
@@ -23,11 +28,12 @@ pub enum EventKind {
     LoginFailed,
     LoginUnattributed,
     LimitChanged,
+    ConfigReloaded,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::SessionCreated,
         Self::SessionRenewed,
         Self::SessionEnded,
@@ -37,6 +43,7 @@ impl EventKind {
         Self::LoginFailed,
         Self::LoginUnattributed,
         Self::LimitChanged,
+        Self::ConfigReloaded,
     ];
 
     /// The stable name.
@@ -51,12 +58,18 @@ impl EventKind {
             Self::LoginFailed => "login_failed",
             Self::LoginUnattributed => "login_unattributed",
             Self::LimitChanged => "limit_changed",
+            Self::ConfigReloaded => "config_reloaded",
         }
+    }
+
+    /// The kind with this stable name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 }
 
 /// One line of the audit trail. Strings from the wire are escaped and cut when it is printed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct AuditEvent {
     pub event: EventKind,
     pub time: Timestamp,
@@ -156,6 +169,8 @@ pub struct AuditLog {
     node: String,
     tap: Option<broadcast::Sender<AuditEvent>>,
     metrics: Arc<Metrics>,
+    /// The latest of them.
+    pub trail: Trail,
 }
 
 impl AuditLog {
@@ -169,7 +184,7 @@ impl AuditLog {
         for kind in EventKind::ALL {
             metrics.audit_event(kind.as_str());
         }
-        Self { app, node, tap, metrics }
+        Self { app, node, tap, metrics, trail: Trail::default() }
     }
 
     /// Publishes what has happened; call it after the commit.
@@ -186,6 +201,7 @@ impl AuditLog {
         if let Ok(line) = serde_json::to_string(&event) {
             tracing::info!(target: TARGET, audit = line.as_str());
         }
+        self.trail.note(&event);
         if let Some(tap) = &self.tap {
             // Nobody listening is no error.
             let _ = tap.send(event);

@@ -4,8 +4,8 @@
 use crate::audit::{AuditEvent, EventKind};
 use crate::policy::{self, Admission, Limit, Limits, OnPasswordChange, Switches};
 use crate::session::{
-    Client, EndReason, Ending, Initiator, Key, KeyUse, Mode, Session, SessionId, SessionKey,
-    Timestamp, User,
+    Ceiling, Client, EndReason, Ending, Initiator, Key, KeyUse, Mode, Session, SessionId,
+    SessionKey, Timestamp, User, UserLimit,
 };
 use crate::store::{Decision, Plan};
 
@@ -232,6 +232,23 @@ pub fn password_change(
     let mut plan = end(switches, &how, Some(changed), live, goes);
     plan.keys = rotate(changed, rotation, live).keys;
     plan
+}
+
+/// Sets or takes back the limit of one user; `configured` is what counts without it. Sessions that
+/// are there stay until the next login.
+pub fn set_limit(limit: &UserLimit, configured: Option<u32>, live: &[Session]) -> Plan {
+    let how = How::admin(&limit.set_by, limit.set_at);
+    let event = AuditEvent::new(EventKind::LimitChanged, how.now, how.initiator, Mode::Enforce);
+    let mut event = event.user(Some(&limit.user));
+    event.by = how.by;
+    let counted = live.iter().filter(|session| session.counts()).count();
+    event.count = u32::try_from(counted).ok();
+    event.limit = match limit.ceiling {
+        Ceiling::Configured => configured,
+        Ceiling::Unlimited => None,
+        Ceiling::Sessions(max) => Some(max),
+    };
+    Plan { limits: vec![limit.clone()], events: vec![event], ..Plan::default() }
 }
 
 /// Forgets what observing noted about these sessions: from now on they count again.

@@ -55,7 +55,9 @@ pub mod keyring;
 pub mod metrics;
 pub mod recorder;
 pub mod registry;
+pub mod report;
 pub mod store;
+pub mod user_limits;
 
 // Cookies against what is kept, on the way up and on the way down.
 pub mod credentials;

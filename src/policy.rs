@@ -60,6 +60,12 @@ impl Limits {
 }
 
 impl Limit {
+    /// The same with another number of sessions.
+    #[must_use]
+    pub fn with_max(&self, max_sessions: Option<u32>) -> Self {
+        Self { max_sessions, ..self.clone() }
+    }
+
     /// The limit while the user's sessions have been evicted too often of late.
     #[must_use]
     pub fn without_eviction(&self) -> Self {

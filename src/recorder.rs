@@ -9,11 +9,12 @@ use crate::clock::Clock;
 use crate::decide::{self, How, Login, Rotation};
 use crate::evictions::Evictions;
 use crate::metrics::Metrics;
-use crate::policy::{Limits, Switches};
+use crate::policy::{Limit, Limits, Switches};
 use crate::registry::{Entry, Registry};
-use crate::session::{EndReason, Mode, SessionId, Timestamp};
+use crate::session::{Ceiling, EndReason, Mode, SessionId, Timestamp, User, UserLimit};
 use crate::settings::{OnFailure, SessionSettings};
 use crate::store::{Committed, Decide, Decision, Feed, Scope, Store, StoreError};
+use crate::user_limits::UserLimits;
 
 /// Timed-out sessions ended in one transaction.
 const EXPIRED_PER_SWEEP: usize = 500;
@@ -23,6 +24,7 @@ pub struct RegistryFeed {
     pub registry: Arc<Registry>,
     pub audit: Arc<AuditLog>,
     pub evictions: Arc<Evictions>,
+    pub user_limits: Arc<UserLimits>,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
 }
@@ -30,6 +32,7 @@ pub struct RegistryFeed {
 impl Feed for RegistryFeed {
     fn committed(&self, change: Committed) {
         self.registry.apply(&change);
+        self.user_limits.put(&change.limits);
         for event in change.events {
             if let (EventKind::SessionEnded, Some(EndReason::Limit), Some(user)) =
                 (event.event, event.reason, &event.user)
@@ -48,6 +51,7 @@ impl Feed for RegistryFeed {
             }
         }
         self.registry.apply(&change);
+        self.user_limits.put(&change.limits);
     }
 
     fn store_time(&self, now: Timestamp) {
@@ -71,6 +75,7 @@ pub struct Recorder {
     pub switches: Switches,
     pub session: SessionSettings,
     pub evictions: Arc<Evictions>,
+    pub user_limits: Arc<UserLimits>,
     pub on_failure: OnFailure,
 }
 
@@ -86,14 +91,27 @@ impl Recorder {
     /// What applies to a login: as configured, unless the user's sessions were evicted too often of
     /// late. Then those that are there stay, or the war would never end.
     fn limits_for(&self, login: &Login) -> Limits {
-        let limit = self.limits.of(login.user.as_deref());
+        let set = login.user.as_deref().and_then(|user| self.user_limits.max_of(user));
+        let limit = self.limit_of(login.user.as_deref());
         if let (Some(max), Some(user)) = (limit.evictions_max, &login.user)
             && self.evictions.recent(user, limit.evictions_window_ms, login.now) >= max as usize
         {
             self.metrics.evictions_refused.inc();
             return Limits { default: Arc::new(limit.without_eviction()), overrides: Vec::new() };
         }
-        self.limits.clone()
+        match set {
+            None => self.limits.clone(),
+            Some(_) => Limits { default: limit, overrides: Vec::new() },
+        }
+    }
+
+    /// What a user may have: as configured, but for a number set by an admin.
+    pub fn limit_of(&self, user: Option<&str>) -> Arc<Limit> {
+        let limit = self.limits.of(user);
+        match user.and_then(|user| self.user_limits.max_of(user)) {
+            None => Arc::clone(limit),
+            Some(max) => Arc::new(limit.with_max(max)),
+        }
     }
 
     /// Kills what a login that nobody received has left behind.
@@ -156,6 +174,22 @@ impl Recorder {
         self.end_where(scope, how, None, move |id| Some(id) != except)
             .await
             .map(|decision| count(&decision))
+    }
+
+    /// Sets how many sessions a user may have, or takes that back; holds from the next login on.
+    pub async fn set_limit(
+        &self,
+        user: &str,
+        ceiling: Ceiling,
+        by: &str,
+    ) -> Result<(), StoreError> {
+        let user = User::from(user);
+        let (now, max) = (self.clock.now(), self.limits.of(Some(&user)).max_sessions);
+        let set_by = by.to_owned();
+        let limit = UserLimit { user: user.clone(), ceiling, set_at: now, set_by };
+        let scope = Scope { user: Some(user), ids: Vec::new() };
+        let decide: Decide = Box::new(move |live| decide::set_limit(&limit, max, live));
+        self.transact(scope, decide).await.map(drop)
     }
 
     async fn end_where(

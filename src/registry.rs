@@ -17,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 pub use self::bounded::UntrackedSeen;
 pub use self::entry::Entry;
 use crate::policy::Limits;
-use crate::session::{Client, EndReason, Key, KeyUse, SessionId, SessionKey, Timestamp};
+use crate::session::{Client, EndReason, Key, KeyUse, SessionId, SessionKey, Timestamp, User};
 use crate::store::{Committed, LATE_KEYS_MAX, Loaded};
 
 /// Sessions a sweep looks at per call, so that the lock is held for well under a millisecond.
@@ -80,7 +80,7 @@ impl Registry {
 
     /// Takes over what the store holds, before the first request.
     pub fn load(&self, loaded: Loaded) {
-        let Loaded { sessions, keys, key_seqs, shapes: _ } = loaded;
+        let Loaded { sessions, keys, key_seqs, shapes: _, limits: _ } = loaded;
         let versions: HashMap<SessionId, i64> =
             sessions.iter().map(|session| (session.id, session.change_seq)).collect();
         self.change(|table| {
@@ -115,6 +115,17 @@ impl Registry {
             }
         });
         noted
+    }
+
+    /// How many counting sessions each user has who has any.
+    pub fn crowd(&self) -> HashMap<User, u32> {
+        let mut crowd = HashMap::new();
+        self.look_through(|_, entry| {
+            if let Some(user) = entry.user.as_ref().filter(|_| entry.counts()) {
+                *crowd.entry(user.clone()).or_default() += 1;
+            }
+        });
+        crowd
     }
 
     /// Looks at every session, without holding up changes for long.

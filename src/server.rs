@@ -35,6 +35,7 @@ use crate::registry::Registry;
 use crate::settings::{ListenAddress, Settings, StorePlace};
 use crate::store::{self, Store, StoreError};
 use crate::tls::{Tls, TlsError};
+use crate::user_limits::UserLimits;
 
 use self::control::AdminControl;
 use self::reload::Reloader;
@@ -117,12 +118,17 @@ pub async fn start(
         live.now().lifecycle.exit();
         return Err(StartError::Left(left.join(", ")));
     }
-    let tokens = live.now().settings.admin.as_ref().map(|admin| Tokens::new(&admin.tokens));
+    let tokens = live
+        .now()
+        .settings
+        .admin
+        .as_ref()
+        .map(|admin| Tokens::new(&admin.tokens, admin.failures_max));
     let reloader = Arc::new(Reloader {
         live: Arc::clone(&live),
         edge,
         tls,
-        tokens: Arc::new(tokens.unwrap_or_else(|| Tokens::new(&[]))),
+        tokens: Arc::new(tokens.unwrap_or_else(|| Tokens::new(&[], 10))),
         file,
         room,
         connections_written,
@@ -196,10 +202,12 @@ async fn build(
         Arc::new(AuditLog::new(settings.app.clone(), node, Some(tap), Arc::clone(&metrics)));
     let registry = Arc::new(Registry::new(settings.limits.clone()));
     let evictions = Arc::new(Evictions::default());
+    let user_limits = Arc::new(UserLimits::default());
     let feed = Arc::new(RegistryFeed {
         registry: Arc::clone(&registry),
         audit: Arc::clone(&audit),
         evictions: Arc::clone(&evictions),
+        user_limits: Arc::clone(&user_limits),
         metrics: Arc::clone(&metrics),
         clock: Arc::clone(&clock),
     });
@@ -208,6 +216,7 @@ async fn build(
     let store = open_store(&settings, &keyring, feed).await.map_err(failed)?;
     let mut loaded = store.load().await.map_err(failed)?;
     let shapes = Shapes::new(std::mem::take(&mut loaded.shapes));
+    user_limits.put(&loaded.limits);
     registry.load(loaded);
     let pace = Pace::new(Refusal::ALL.len(), REFUSALS_LOGGED_PER_SECOND);
     let app = reload::load_app(&settings)?;
@@ -221,6 +230,7 @@ async fn build(
         clock,
         shapes,
         evictions,
+        user_limits,
         pace,
         lifecycle,
     };
@@ -343,10 +353,16 @@ fn listen_admin(
 async fn serve_admin(listener: TcpListener, reloader: Arc<Reloader>) {
     let proxy = reloader.live.now();
     let (metrics, life) = (Arc::clone(&proxy.metrics), proxy.lifecycle.clone());
+    let audit = Arc::clone(&proxy.recorder.audit);
     drop(proxy);
     let exit = life.exit_token().clone();
     let tokens = Arc::clone(&reloader.tokens);
-    let control = Arc::new(AdminControl { live: Arc::clone(&reloader.live), reloader });
+    let control = Arc::new(AdminControl {
+        live: Arc::clone(&reloader.live),
+        reloader,
+        audit,
+        counted: parking_lot::Mutex::default(),
+    });
     if let Err(error) = admin::serve(listener, control, metrics, tokens, exit).await {
         tracing::error!(%error, "the admin listener failed");
     }

@@ -4,10 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
+use utoipa::ToSchema;
 
 /// Milliseconds since the Unix epoch, UTC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
+#[schema(value_type = String, format = DateTime)]
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
@@ -52,7 +54,8 @@ impl Serialize for Timestamp {
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
+        #[schema(value_type = String, pattern = "^[0-9a-f]{32}$")]
         pub struct $name(pub [u8; 16]);
 
         impl fmt::Display for $name {
@@ -112,7 +115,7 @@ impl Serialize for SessionId {
 pub type User = Arc<str>;
 
 /// Why a session ended. The names are an interface: events, API and store use them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
     /// A login over the limit: this session was evicted, or this login was denied.
@@ -171,7 +174,7 @@ impl EndReason {
 }
 
 /// Who caused a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Initiator {
     /// A limit or a timeout.
@@ -184,8 +187,28 @@ pub enum Initiator {
     System,
 }
 
+impl Initiator {
+    /// Every initiator.
+    pub const ALL: [Self; 4] = [Self::Policy, Self::User, Self::Admin, Self::System];
+
+    /// The stable name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::User => "user",
+            Self::Admin => "admin",
+            Self::System => "system",
+        }
+    }
+
+    /// The initiator with this stable name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|initiator| initiator.as_str() == name)
+    }
+}
+
 /// Whether decisions take effect (`[enforcement] mode`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Decisions take effect.
@@ -203,6 +226,26 @@ pub struct Client {
     pub address: Option<String>,
     /// User-Agent, cut to 256 bytes.
     pub user_agent: Option<String>,
+}
+
+/// A limit set for one user while Headcount runs; it beats what the configuration says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserLimit {
+    pub user: User,
+    pub ceiling: Ceiling,
+    pub set_at: Timestamp,
+    /// The name of the admin token that set it.
+    pub set_by: String,
+}
+
+/// How many sessions such a limit allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ceiling {
+    /// It was taken back: what is configured counts.
+    Configured,
+    Unlimited,
+    /// At least 1.
+    Sessions(u32),
 }
 
 /// How a session ended.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::audit::AuditEvent;
-use crate::session::{Key, Session, SessionId, SessionKey, Timestamp, User};
+use crate::session::{Key, Session, SessionId, SessionKey, Timestamp, User, UserLimit};
 
 /// The live sessions a decision is about: all of `user`, and those in `ids` whoever's they are.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,8 @@ pub struct Plan {
     pub sessions: Vec<Session>,
     /// Inserted or replaced by key.
     pub keys: Vec<Key>,
+    /// Inserted or replaced by user.
+    pub limits: Vec<UserLimit>,
     /// Published after the commit, in order.
     pub events: Vec<AuditEvent>,
     /// What the caller asked about.
@@ -63,6 +65,7 @@ pub struct Committed {
     pub late_keys: Vec<Key>,
     /// Keys that another replica has pruned, each with the change that did it.
     pub forgotten: Vec<(SessionKey, i64)>,
+    pub limits: Vec<UserLimit>,
     pub events: Vec<AuditEvent>,
 }
 
@@ -73,6 +76,7 @@ impl Committed {
             && self.keys.is_empty()
             && self.late_keys.is_empty()
             && self.forgotten.is_empty()
+            && self.limits.is_empty()
             && self.events.is_empty())
     }
 }
@@ -165,6 +169,7 @@ pub struct Loaded {
     /// As in [`Committed`].
     pub key_seqs: Vec<i64>,
     pub shapes: Vec<CookieShape>,
+    pub limits: Vec<UserLimit>,
 }
 
 /// A durable place for sessions. Every method is one transaction; `Ok` means committed.

@@ -29,6 +29,7 @@ use crate::steps::Steps;
 use crate::store::Store;
 use crate::upstream::{App, Upstream};
 use crate::url::Carriers;
+use crate::user_limits::UserLimits;
 
 /// The [`Proxy`] in force.
 pub struct Live(ArcSwap<Proxy>);
@@ -60,6 +61,7 @@ pub struct Lasting {
     pub clock: Arc<dyn Clock>,
     pub shapes: Shapes,
     pub evictions: Arc<Evictions>,
+    pub user_limits: Arc<UserLimits>,
     pub pace: Pace,
     pub lifecycle: Lifecycle,
 }
@@ -77,6 +79,7 @@ impl Proxy {
             clock,
             shapes,
             evictions,
+            user_limits,
             pace,
             lifecycle,
         } = lasting;
@@ -94,6 +97,7 @@ impl Proxy {
                 switches: settings.switches,
                 session: settings.session.clone(),
                 evictions,
+                user_limits,
                 on_failure: settings.store.on_failure,
             },
             registry,

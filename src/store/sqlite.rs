@@ -34,8 +34,10 @@ const COMMANDS_MAX: usize = 1024;
 /// Files up to so many pages (32 MiB) are checked at start; it takes about a second per GiB.
 const CHECKED_PAGES_MAX: i64 = 8192;
 
-const MIGRATIONS: [(i64, &str, &str); 1] =
-    [(1, "create sessions", include_str!("../../migrations/sqlite/0001_create_sessions.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "create sessions", include_str!("../../migrations/sqlite/0001_create_sessions.sql")),
+    (2, "create user limits", include_str!("../../migrations/sqlite/0002_create_user_limits.sql")),
+];
 
 /// Opens or creates the store at `path` and starts its writer on the current runtime. A call waits
 /// `timeout_ms` at most; every commit is told to `feed`.

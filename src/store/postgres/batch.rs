@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::session::{Key, Session, SessionId, SessionKey, User};
+use crate::session::{Key, Session, SessionId, SessionKey, User, UserLimit};
 use crate::store::{Committed, Decide, Decision, Scope, StoreError};
 
 /// A `login_seq` from here on is an offset from what the database gives.
@@ -37,6 +37,7 @@ pub(super) struct Batch {
     pub(super) sessions: BTreeMap<SessionId, Session>,
     /// With the offset of the change that writes each.
     pub(super) keys: BTreeMap<SessionKey, (Key, i64)>,
+    pub(super) limits: BTreeMap<User, (UserLimit, i64)>,
     said: Vec<Result<Said, StoreError>>,
 }
 
@@ -49,7 +50,7 @@ impl Batch {
 
     /// Nothing to write.
     pub(super) fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.keys.is_empty()
+        self.sessions.is_empty() && self.keys.is_empty() && self.limits.is_empty()
     }
 
     /// Runs one decision; it sees what those before it did.
@@ -92,8 +93,12 @@ impl Batch {
             self.keys.insert(key.key, (key.clone(), self.changes));
         }
         let key_seqs = vec![self.changes; plan.keys.len()];
-        let (keys, events) = (plan.keys, plan.events);
-        let change = Committed { sessions, keys, key_seqs, events, ..Committed::default() };
+        for limit in &plan.limits {
+            self.changes += 1;
+            self.limits.insert(limit.user.clone(), (limit.clone(), self.changes));
+        }
+        let (keys, limits, events) = (plan.keys, plan.limits, plan.events);
+        let change = Committed { sessions, keys, key_seqs, limits, events, ..Committed::default() };
         self.said.push(Ok(Said { decision: plan.decision, change }));
     }
 

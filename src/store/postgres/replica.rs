@@ -192,7 +192,7 @@ impl Replica {
         }
         if seq > seen {
             let (change, changed_at) = rows::changes_since(connection, seen).await?;
-            self.link.count(3);
+            self.link.count(4);
             let since_asked = heard_at.elapsed();
             let age = |at: Timestamp| {
                 let before = u64::try_from(now.since_ms(at)).unwrap_or_default();

@@ -5,7 +5,8 @@ use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use crate::session::{
-    Client, EndReason, Ending, Key, KeyUse, Session, SessionId, SessionKey, Timestamp, User,
+    Ceiling, Client, EndReason, Ending, Key, KeyUse, Session, SessionId, SessionKey, Timestamp,
+    User, UserLimit,
 };
 use crate::store::{Committed, CookieShape, Listing, Loaded, StoreError};
 
@@ -79,6 +80,7 @@ pub(super) async fn load(connection: &mut PgConnection) -> Result<Loaded, StoreE
         .fetch_all(&mut *connection)
         .await?;
     loaded.shapes = shapes.iter().map(shape_of).collect::<Result<_, _>>()?;
+    loaded.limits = limits_since(connection, 0).await?;
     Ok(loaded)
 }
 
@@ -171,6 +173,7 @@ pub(super) async fn changes_since(
         change.forgotten.push((SessionKey(bytes(&row, 0)?), row.try_get(1)?));
     }
     let mut changed_at = Vec::new();
+    change.limits = limits_since(&mut *connection, seq).await?;
     for row in sqlx::query(SESSIONS).bind(seq).fetch_all(connection).await? {
         change.sessions.push(session_of(&row)?);
         changed_at.push(Timestamp(row.try_get(17)?));
@@ -215,6 +218,34 @@ fn key_of(row: &PgRow) -> Result<Key, StoreError> {
         key_use: KeyUse::parse(name)
             .ok_or_else(|| StoreError::Corrupt(format!("unknown key use {name:?}")))?,
         since: Timestamp(row.try_get(4)?),
+    })
+}
+
+/// Limits of single users set or taken back after the change `seq`.
+async fn limits_since(
+    connection: &mut PgConnection,
+    seq: i64,
+) -> Result<Vec<UserLimit>, StoreError> {
+    const LIMITS: &str = "SELECT user_name, max_sessions, set_at, set_by \
+        FROM headcount.user_limits WHERE change_seq > $1 ORDER BY change_seq";
+    let rows = sqlx::query(LIMITS).bind(seq).fetch_all(connection).await?;
+    rows.iter().map(limit_of).collect()
+}
+
+fn limit_of(row: &PgRow) -> Result<UserLimit, StoreError> {
+    let ceiling = match row.try_get::<Option<i64>, _>(1)? {
+        None => Ceiling::Configured,
+        Some(0) => Ceiling::Unlimited,
+        Some(max) => Ceiling::Sessions(
+            u32::try_from(max)
+                .map_err(|_| StoreError::Corrupt(format!("a limit of {max} sessions")))?,
+        ),
+    };
+    Ok(UserLimit {
+        user: untext(row.try_get(0)?).into(),
+        ceiling,
+        set_at: Timestamp(row.try_get(2)?),
+        set_by: untext(row.try_get(3)?),
     })
 }
 

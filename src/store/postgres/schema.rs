@@ -14,8 +14,14 @@ use crate::store::StoreError;
 /// Before it `xid8` does not exist.
 const VERSION_MIN: i32 = 130_000;
 
-const MIGRATIONS: [(i64, &str, &str); 1] =
-    [(1, "create sessions", include_str!("../../../migrations/postgres/0001_create_sessions.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "create sessions", include_str!("../../../migrations/postgres/0001_create_sessions.sql")),
+    (
+        2,
+        "create user limits",
+        include_str!("../../../migrations/postgres/0002_create_user_limits.sql"),
+    ),
+];
 
 /// Makes the schema or brings it up to date, and finds out whether it is ours.
 pub(super) async fn prepare(

@@ -10,7 +10,7 @@ use sqlx::{Postgres, Row};
 use super::batch::{Batch, Given, OFFSETS};
 use super::rows::text;
 use crate::keyring;
-use crate::session::{Ending, Key, Session, SessionId, Timestamp};
+use crate::session::{Ceiling, Ending, Key, Session, SessionId, Timestamp, UserLimit};
 use crate::store::{CookieShape, LATE_KEYS_MAX, StoreError};
 
 /// Takes the row that every change waits for first: the other parts read what it returns.
@@ -54,6 +54,13 @@ const WRITE: &str = "WITH given AS ( \
         ON CONFLICT (key) DO UPDATE SET exact = excluded.exact, session = excluded.session, \
             key_use = excluded.key_use, since = excluded.since, late = false, \
             change_seq = excluded.change_seq \
+    ), put_limits AS ( \
+        INSERT INTO headcount.user_limits (user_name, max_sessions, set_at, set_by, change_seq) \
+        SELECT user_name, max_sessions, set_at, set_by, given.changes + change_seq FROM given, \
+            unnest($29::text[], $30::bigint[], $31::bigint[], $32::text[], $33::bigint[]) \
+            AS t(user_name, max_sessions, set_at, set_by, change_seq) \
+        ON CONFLICT (user_name) DO UPDATE SET max_sessions = excluded.max_sessions, \
+            set_at = excluded.set_at, set_by = excluded.set_by, change_seq = excluded.change_seq \
     ) SELECT logins, changes, pg_current_xact_id()::text, \
         (SELECT coalesce(array_agg(id), ARRAY[]::bytea[]) FROM put), pg_notify($27, $28) \
     FROM given";
@@ -77,7 +84,7 @@ pub(super) async fn batch(
     let keys: Vec<&(Key, i64)> = batch.keys.values().collect();
     let statement =
         statement(batch, &sessions, &keys).bind(OFFSETS).bind(CHANNEL).bind(notice(own));
-    let row = statement.fetch_one(connection).await?;
+    let row = bind_limits(statement, batch.limits.values()).fetch_one(connection).await?;
     let written: Vec<Vec<u8>> = row.try_get(3)?;
     let written = written.iter().filter_map(|id| SessionId::try_from(&**id).ok()).collect();
     let given = Given { login_seq: row.try_get(0)?, change_seq: row.try_get(1)?, written };
@@ -117,6 +124,23 @@ fn statement<'q>(
         .bind(keys.iter().map(|(key, _)| key.key_use.as_str()).collect::<Vec<_>>())
         .bind(keys.iter().map(|(key, _)| key.since.0).collect::<Vec<_>>())
         .bind(keys.iter().map(|(_, seq)| *seq).collect::<Vec<_>>())
+}
+
+fn bind_limits<'q, 'a>(
+    statement: Query<'q, Postgres, PgArguments>,
+    limits: impl Iterator<Item = &'a (UserLimit, i64)> + Clone,
+) -> Query<'q, Postgres, PgArguments> {
+    let max = |limit: &UserLimit| match limit.ceiling {
+        Ceiling::Configured => None,
+        Ceiling::Unlimited => Some(0),
+        Ceiling::Sessions(max) => Some(i64::from(max)),
+    };
+    statement
+        .bind(limits.clone().map(|(limit, _)| text(&limit.user)).collect::<Vec<_>>())
+        .bind(limits.clone().map(|(limit, _)| max(limit)).collect::<Vec<_>>())
+        .bind(limits.clone().map(|(limit, _)| limit.set_at.0).collect::<Vec<_>>())
+        .bind(limits.clone().map(|(limit, _)| text(&limit.set_by)).collect::<Vec<_>>())
+        .bind(limits.map(|(_, seq)| *seq).collect::<Vec<_>>())
 }
 
 fn numbers(sessions: &[&Session], number: impl Fn(&Session) -> i64) -> Vec<i64> {

@@ -10,7 +10,8 @@ use sqlx::{Connection, Row, Sqlite};
 
 use super::writer::Sequences;
 use crate::session::{
-    Client, EndReason, Ending, Key, KeyUse, Session, SessionId, SessionKey, Timestamp, User,
+    Ceiling, Client, EndReason, Ending, Key, KeyUse, Session, SessionId, SessionKey, Timestamp,
+    User, UserLimit,
 };
 use crate::store::{CookieShape, LATE_KEYS_MAX, Listing, Loaded, Scope, StoreError};
 
@@ -103,7 +104,13 @@ pub(super) async fn load(database: &mut Database) -> Result<Loaded, StoreError> 
         .iter()
         .map(shape_of)
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(Loaded { sessions, keys, shapes, ..Loaded::default() })
+    let limits = database
+        .rows(sqlx::query("SELECT user_name, max_sessions, set_at, set_by FROM user_limits"))
+        .await?
+        .iter()
+        .map(limit_of)
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Loaded { sessions, keys, shapes, limits, ..Loaded::default() })
 }
 
 /// The live sessions in `scope`, by `login_seq`.
@@ -177,6 +184,27 @@ pub(super) async fn put_key(database: &mut Database, key: &Key) -> Result<(), sq
         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (key) DO UPDATE SET exact = excluded.exact, \
         session = excluded.session, key_use = excluded.key_use, since = excluded.since, late = 0";
     database.execute(bind_key(sqlx::query(PUT), key)).await.map(drop)
+}
+
+pub(super) async fn put_limit(
+    database: &mut Database,
+    limit: &UserLimit,
+) -> Result<(), sqlx::Error> {
+    const PUT: &str = "INSERT INTO user_limits (user_name, max_sessions, set_at, set_by) \
+        VALUES ($1, $2, $3, $4) ON CONFLICT (user_name) DO UPDATE SET \
+        max_sessions = excluded.max_sessions, set_at = excluded.set_at, set_by = excluded.set_by";
+    const TAKE_BACK: &str = "DELETE FROM user_limits WHERE user_name = $1";
+    let max = match limit.ceiling {
+        Ceiling::Configured => None,
+        Ceiling::Unlimited => Some(0),
+        Ceiling::Sessions(max) => Some(i64::from(max)),
+    };
+    let statement = sqlx::query(if max.is_some() { PUT } else { TAKE_BACK });
+    let mut statement = statement.bind(limit.user.to_string());
+    if let Some(max) = max {
+        statement = statement.bind(max).bind(limit.set_at.0).bind(limit.set_by.clone());
+    }
+    database.execute(statement).await.map(drop)
 }
 
 fn bind_key(statement: Statement, key: &Key) -> Statement {
@@ -326,6 +354,21 @@ fn key_of(row: &SqliteRow) -> Result<Key, StoreError> {
         key_use: KeyUse::parse(name)
             .ok_or_else(|| StoreError::Corrupt(format!("unknown key use {name:?}")))?,
         since: Timestamp(row.try_get(4)?),
+    })
+}
+
+fn limit_of(row: &SqliteRow) -> Result<UserLimit, StoreError> {
+    let max: i64 = row.try_get(1)?;
+    let ceiling = match u32::try_from(max) {
+        Ok(0) => Ceiling::Unlimited,
+        Ok(max) => Ceiling::Sessions(max),
+        Err(_) => return Err(StoreError::Corrupt(format!("a limit of {max} sessions"))),
+    };
+    Ok(UserLimit {
+        user: row.try_get::<&str, _>(0)?.into(),
+        ceiling,
+        set_at: Timestamp(row.try_get(2)?),
+        set_by: row.try_get(3)?,
     })
 }
 

@@ -211,8 +211,8 @@ impl Writer {
         // A decision that panics fails its caller, not everybody's store.
         let plan = catch_unwind(AssertUnwindSafe(|| decide(&live)))
             .map_err(|_| sqlx::Error::Protocol("the decision panicked".into()))?;
-        let Plan { sessions, keys, events, decision } = plan;
-        let mut change = Committed { keys, events, ..Committed::default() };
+        let Plan { sessions, keys, limits, events, decision } = plan;
+        let mut change = Committed { keys, limits, events, ..Committed::default() };
         for mut session in sessions {
             self.given.change += 1;
             session.change_seq = self.given.change;
@@ -226,6 +226,9 @@ impl Writer {
         }
         for key in &change.keys {
             rows::put_key(&mut self.database, key).await?;
+        }
+        for limit in &change.limits {
+            rows::put_limit(&mut self.database, limit).await?;
         }
         Ok((decision, change))
     }

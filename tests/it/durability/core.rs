@@ -25,6 +25,7 @@ use headcount::session::{Client, Mode, SessionId, SessionKey, Timestamp};
 use headcount::settings::{Binding, OnFailure, SessionSettings, Unattributed, Untracked, UrlIds};
 use headcount::stamp::{self, Lineage};
 use headcount::store::{Committed, Feed, Retention, sqlite};
+use headcount::user_limits::UserLimits;
 
 /// The name of the app, as the server has it when none is given.
 pub(super) const APP: &str = "default";
@@ -124,10 +125,12 @@ impl Core {
         let registry = Arc::new(Registry::new(limits.clone()));
         let most_live = Arc::new(AtomicUsize::new(0));
         let evictions = Arc::new(Evictions::default());
+        let user_limits = Arc::new(UserLimits::default());
         let inner = RegistryFeed {
             registry: Arc::clone(&registry),
             audit: Arc::clone(&audit),
             evictions: Arc::clone(&evictions),
+            user_limits: Arc::clone(&user_limits),
             metrics: Arc::clone(&metrics),
             clock: Arc::clone(&clock),
         };
@@ -151,6 +154,7 @@ impl Core {
             switches,
             session,
             evictions,
+            user_limits,
             on_failure: OnFailure::Closed,
         };
         let keyring = Keyring::open(&folder.join("headcount.key")).unwrap();

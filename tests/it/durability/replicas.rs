@@ -11,10 +11,10 @@ use super::core::COOKIE;
 use super::site::{self, Site};
 use crate::support::browser::Browser;
 use crate::support::eventually;
-use crate::support::http::Request;
+use crate::support::http::{self, Request};
 use crate::support::link::Link;
 use crate::support::postgres::Database;
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{ADMIN_SECRET, Proxy};
 
 const REPLICAS: usize = 3;
 /// Signing in at once, in each round.
@@ -224,6 +224,27 @@ fn an_end_on_one_replica_is_an_end_on_the_others_soak() {
 #[test]
 fn without_notify_polling_is_enough() {
     revocations("store.notify = false\nstore.poll_interval = \"100ms\"", 20);
+}
+
+#[test]
+fn a_limit_set_on_one_replica_holds_on_the_others() {
+    let (site, database) = (Site::start(), Database::create());
+    let replicas = start(&database, &site, "limit.max_sessions = 1", "");
+    let [one, other] = [&replicas[0], &replicas[1]];
+    let request = Request::new("PUT", "/api/v1/users/alice/limit")
+        .header("Host", &one.admin_address.to_string())
+        .header("Authorization", &format!("Bearer {ADMIN_SECRET}"))
+        .header("Content-Type", "application/json")
+        .body(br#"{"max_sessions": 2}"#.to_vec());
+    assert_eq!(http::send(one.admin_address, &request).status, 200);
+    let limit = |proxy: &Proxy| proxy.admin("GET", "/api/v1/users/alice").json()["limit"].clone();
+    eventually("the other replica knows", || (limit(other) == 2).then_some(()));
+    for _ in 0..3 {
+        assert_eq!(site::login_as(&mut other.browser(), "alice").status, 302);
+    }
+    assert_eq!(other.live("alice"), 2);
+    assert_eq!(other.admin("DELETE", "/api/v1/users/alice/limit").status, 200);
+    eventually("the first replica knows", || (limit(one) == 1).then_some(()));
 }
 
 fn revocations(toml: &str, pairs: usize) {

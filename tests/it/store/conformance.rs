@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use headcount::audit::{AuditEvent, EventKind};
 use headcount::session::{
-    Client, EndReason, Ending, Initiator, Key, KeyUse, Mode, Session, Timestamp, User,
+    Ceiling, Client, EndReason, Ending, Initiator, Key, KeyUse, Mode, Session, Timestamp, User,
+    UserLimit,
 };
 use headcount::store::{
     CookieShape, Decide, Decision, LATE_KEYS_MAX, Listing, Plan, Retention, Scope, Store,
@@ -47,6 +48,7 @@ where
         late_keys_are_kept_even_after_the_end_but_only_so_many,
         a_listing_is_newest_first_and_paged,
         a_cookie_shape_is_replaced,
+        a_limit_of_a_user_is_kept_replaced_and_taken_back,
         history_goes_by_age_and_count_but_keys_stay_dead,
         what_would_have_ended_goes_when_nobody_uses_it,
     ];
@@ -77,6 +79,7 @@ async fn what_was_written_is_read_back(store: &dyn Store, ear: &Ear) {
     let plan = Plan {
         sessions: sessions.clone(),
         keys: keys.to_vec(),
+        limits: Vec::new(),
         events: vec![event.clone()],
         decision: Decision::Renewed { session: id(21) },
     };
@@ -204,6 +207,33 @@ async fn touching_never_goes_back_and_spares_ended_sessions(store: &dyn Store, e
     assert_eq!(ear.heard.lock().len(), heard, "nobody needs to hear of a touch");
     assert_eq!(store.find(id(1)).await.unwrap().unwrap().last_seen_at, Timestamp(500));
     assert_eq!(store.find(id(2)).await.unwrap().unwrap().last_seen_at, Timestamp(10));
+}
+
+async fn a_limit_of_a_user_is_kept_replaced_and_taken_back(store: &dyn Store, ear: &Ear) {
+    let of = |user: &str, ceiling, at| UserLimit {
+        user: user.into(),
+        ceiling,
+        set_at: Timestamp(at),
+        set_by: "ops'; --".to_owned(),
+    };
+    let set = async |limit: UserLimit| {
+        let scope = Scope { user: Some(limit.user.clone()), ids: Vec::new() };
+        let plan = Plan { limits: vec![limit], ..Plan::default() };
+        let decide: Decide = Box::new(move |_| plan.clone());
+        store.transact(scope, decide).await.unwrap();
+    };
+    let odd = "Zoë \u{0}%_";
+    set(of(odd, Ceiling::Sessions(3), 1)).await;
+    set(of("bob", Ceiling::Sessions(1), 2)).await;
+    set(of("bob", Ceiling::Unlimited, 3)).await;
+    set(of("cyd", Ceiling::Sessions(u32::MAX), 4)).await;
+    set(of("cyd", Ceiling::Configured, 5)).await;
+    let heard = ear.heard.lock().iter().map(|change| change.limits.len()).sum::<usize>();
+    assert_eq!(heard, 5, "the feed hears of each");
+    let mut kept = store.load().await.unwrap().limits;
+    kept.retain(|limit| limit.ceiling != Ceiling::Configured);
+    kept.sort_by_key(|limit| limit.set_at);
+    assert_eq!(kept, [of(odd, Ceiling::Sessions(3), 1), of("bob", Ceiling::Unlimited, 3)]);
 }
 
 async fn late_keys_are_kept_even_after_the_end_but_only_so_many(store: &dyn Store, _: &Ear) {
