@@ -1,9 +1,11 @@
-//! The admin listener: health, metrics and the calls of `/api/v1`, on a socket of its own. What the
+//! The admin listener: health, metrics, the calls of `/api/v1` and the page, on a socket of its own. What the
 //! calls do is behind [`Control`]; nothing here touches the data path, the registry or the store.
 
 mod api;
 mod auth;
+mod calls;
 mod connection;
+mod page;
 mod problem;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -18,10 +20,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::{HeaderValue, StatusCode, header};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Trail;
 use crate::metrics::{self, Metrics};
-use crate::session::{Client, Session, SessionId, Timestamp};
+use crate::report::Report;
+use crate::session::{Ceiling, Client, Session, SessionId, Timestamp, UserLimit};
 use crate::store::{Listing, StoreError};
 pub use auth::Tokens;
 use problem::Problem;
@@ -46,8 +51,51 @@ pub trait Control: Send + Sync {
         by: &str,
     ) -> Result<u32, ControlError>;
 
+    /// Ends every session that is live now; answers how many, after the commits.
+    async fn end_all(&self, by: &str) -> Result<u32, ControlError>;
+
     /// The limit of a (normalised) user; `None`: unlimited.
     fn limit_of(&self, user: &str) -> Option<u32>;
+
+    /// What was set for this user alone while running.
+    fn limit_set(&self, user: &str) -> Option<UserLimit>;
+
+    /// All that was set, by name.
+    fn limits_set(&self) -> Vec<UserLimit>;
+
+    /// Sets the limit of a (normalised) user, or takes it back; answers after the commit.
+    async fn set_limit(&self, user: &str, ceiling: Ceiling, by: &str) -> Result<(), ControlError>;
+
+    /// Whether only the role `admin` may end this user's sessions.
+    fn is_protected(&self, user: &str) -> bool;
+
+    /// The latest events.
+    fn trail(&self) -> &Trail;
+
+    /// What this process is.
+    fn about(&self) -> About;
+
+    /// How many sessions there are, and who has as many as allowed.
+    async fn overview(&self) -> Overview;
+
+    /// Users with sessions whose name has this part, and how many; by name, `count_max` at most.
+    async fn users_like(&self, part: &str, count_max: usize) -> Vec<(Arc<str>, u32)>;
+
+    /// What limits would have done; by default in the last 30 days.
+    async fn report(
+        &self,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+    ) -> Result<Report, StoreError>;
+
+    /// The policy in sentences.
+    fn explained(&self) -> String;
+
+    /// The configuration in force as it was written, without its secrets.
+    fn written(&self) -> Arc<str>;
+
+    /// What time it is.
+    fn now(&self) -> Timestamp;
 
     /// The one spelling of a user's name.
     fn normalize(&self, user: &str) -> String;
@@ -57,7 +105,7 @@ pub trait Control: Send + Sync {
 
     /// Reads the configuration again, all or nothing; answers what tells the one now in force from
     /// others, or why the old one stays.
-    async fn reload(&self) -> Result<String, String>;
+    async fn reload(&self, by: &str) -> Result<String, String>;
 
     /// Whether every thread of the data plane gets on with its work.
     fn gets_on(&self) -> bool;
@@ -79,7 +127,35 @@ pub struct UntrackedUse {
     pub client: Client,
 }
 
-/// Why nothing was ended.
+/// What this process is.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    pub app: String,
+    pub node: String,
+    pub observing: bool,
+    /// Of the configuration in force.
+    pub fingerprint: String,
+}
+
+/// How many sessions there are.
+#[derive(Clone, Debug, Default)]
+pub struct Overview {
+    pub sessions: usize,
+    pub users: usize,
+    /// Users with as many sessions as they may have, or more,
+    pub users_at_limit: usize,
+    /// and some of them, those with most sessions first.
+    pub at_limit: Vec<AtLimit>,
+}
+
+#[derive(Clone, Debug)]
+pub struct AtLimit {
+    pub user: Arc<str>,
+    pub sessions: u32,
+    pub limit: u32,
+}
+
+/// Why nothing was ended or set.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     #[error(transparent)]
@@ -87,13 +163,23 @@ pub enum ControlError {
     /// In observe mode nothing is ended.
     #[error("mode is \"observe\": nothing is ended")]
     ObserveMode,
+    /// No more users can have a limit of their own.
+    #[error("too many users have a limit of their own")]
+    TooManyLimits,
 }
+
+/// Readers of the feed at a time.
+const FEEDS_MAX: usize = 64;
 
 /// What every handler sees.
 struct Admin {
     control: Arc<dyn Control>,
     metrics: Arc<Metrics>,
     gate: auth::Gate,
+    page: page::Desk,
+    /// Room for readers of the feed.
+    feeds: Arc<Semaphore>,
+    shutdown: CancellationToken,
     /// Where the listener is bound.
     address: SocketAddr,
 }
@@ -107,7 +193,15 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let address = listener.local_addr()?;
-    let admin = Arc::new(Admin { control, metrics, gate: auth::Gate::new(tokens), address });
+    let admin = Arc::new(Admin {
+        control,
+        metrics,
+        gate: auth::Gate::new(tokens),
+        page: page::Desk::new(),
+        feeds: Arc::new(Semaphore::new(FEEDS_MAX)),
+        shutdown: shutdown.clone(),
+        address,
+    });
     connection::accept(listener, &router(admin), shutdown).await;
     Ok(())
 }
@@ -122,6 +216,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(show_metrics))
         .nest("/api/v1", api)
+        .merge(page::routes(&admin))
         .fallback(unknown)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&admin), own_names_only))

@@ -6,6 +6,8 @@ mod help;
 mod learn;
 mod local;
 mod remote;
+mod report;
+mod users;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -29,10 +31,12 @@ enum Command {
     Serve { config: PathBuf },
     Check { config: PathBuf },
     Try { config: PathBuf, url: String },
-    Explain { config: PathBuf },
+    Explain { config: PathBuf, standard: Option<String> },
     Presets { name: Option<String> },
     Pages { name: Option<String> },
     Sessions { access: Access, action: Action },
+    Users { access: Access, action: UserAction },
+    Report { access: Access, wanted: ReportArgs },
     Health { access: Access },
     Learn(LearnArgs),
     Help(&'static str),
@@ -54,6 +58,32 @@ enum Action {
     Show { id: String, json: bool },
     End { ids: Vec<String> },
     EndUser { user: String, except: Option<String> },
+}
+
+/// `users …`
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum UserAction {
+    Show {
+        user: String,
+        json: bool,
+    },
+    /// A number, `unlimited` or `configured`.
+    Limit {
+        user: String,
+        max: String,
+    },
+    Limits {
+        json: bool,
+    },
+}
+
+/// `report …`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct ReportArgs {
+    since: Option<String>,
+    until: Option<String>,
+    json: bool,
+    html: bool,
 }
 
 /// What is wrong with the arguments, and whose help would tell.
@@ -79,10 +109,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Serve { config } => local::serve(&config),
         Command::Check { config } => local::check(&config),
         Command::Try { config, url } => attempt::run(&config, &url),
-        Command::Explain { config } => local::explain(&config),
+        Command::Explain { config, standard } => local::explain(&config, standard.as_deref()),
         Command::Presets { name } => local::presets(name.as_deref()),
         Command::Pages { name } => local::pages(name.as_deref()),
         Command::Sessions { access, action } => remote::sessions(&access, &action),
+        Command::Users { access, action } => users::run(&access, &action),
+        Command::Report { access, wanted } => report::run(&access, &wanted),
         Command::Health { access } => remote::health(&access),
         Command::Learn(args) => learn::run(&args),
         Command::Help(text) => {
@@ -107,10 +139,7 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Misuse> {
         Some(other) => return Err(general(other.unexpected().to_string())),
     };
     let Some(text) = help::of(&name) else {
-        return Err(general(match name.as_str() {
-            "users" | "report" => format!("{name} is not available in this version"),
-            _ => format!("there is no command {name:?}"),
-        }));
+        return Err(general(format!("there is no command {name:?}")));
     };
     let args = Args::read(&mut parser)
         .map_err(|error| Misuse { message: error.to_string(), help: text })?;
@@ -135,9 +164,13 @@ struct Args {
     user: Option<String>,
     state: Option<String>,
     except: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    standard: Option<String>,
     limit: Option<u32>,
     port: Option<u16>,
     json: bool,
+    html: bool,
     exit: bool,
     no_preset: bool,
     /// The names of the options given.
@@ -209,6 +242,18 @@ impl Args {
                 self.except = Some(parser.value()?.string()?);
                 "--except"
             }
+            "since" => {
+                self.since = Some(parser.value()?.string()?);
+                "--since"
+            }
+            "until" => {
+                self.until = Some(parser.value()?.string()?);
+                "--until"
+            }
+            "standard" => {
+                self.standard = Some(parser.value()?.string()?);
+                "--standard"
+            }
             "limit" => {
                 self.limit = Some(parser.value()?.parse()?);
                 "--limit"
@@ -227,6 +272,7 @@ impl Args {
     fn flag(&mut self, name: &str) -> Result<&'static str, lexopt::Error> {
         let (flag, name) = match name {
             "json" => (&mut self.json, "--json"),
+            "html" => (&mut self.html, "--html"),
             "exit" => (&mut self.exit, "--exit"),
             "no-preset" => (&mut self.no_preset, "--no-preset"),
             other => return Err(lexopt::Error::UnexpectedOption(format!("--{other}"))),
@@ -272,19 +318,32 @@ impl Args {
                 Ok(Command::Health { access: self.access()? })
             }
             "sessions" => self.into_sessions(),
+            "users" => self.into_users(),
+            "report" => {
+                let access = ["--admin", "--config", "--token-file"];
+                let own = ["--since", "--until", "--json", "--html"];
+                self.allow(&[&access[..], &own[..]].concat(), 0..=0)?;
+                let (since, until) = (self.since.take(), self.until.take());
+                let wanted = ReportArgs { since, until, json: self.json, html: self.html };
+                Ok(Command::Report { access: self.access()?, wanted })
+            }
             "learn" => self.into_learn(),
             "check" if self.attempt.is_some() => {
                 self.allow(&["--config", "--try"], 0..=0)?;
                 let config = self.config.ok_or("which configuration? Give -c FILE")?;
                 Ok(Command::Try { config, url: self.attempt.unwrap_or_default() })
             }
+            "explain" => {
+                self.allow(&["--config", "--standard"], 0..=0)?;
+                let config = self.config.ok_or("which configuration? Give -c FILE")?;
+                Ok(Command::Explain { config, standard: self.standard })
+            }
             _ => {
                 self.allow(&["--config"], 0..=0)?;
                 let config = self.config.ok_or("which configuration? Give -c FILE")?;
                 Ok(match name {
                     "serve" => Command::Serve { config },
-                    "check" => Command::Check { config },
-                    _ => Command::Explain { config },
+                    _ => Command::Check { config },
                 })
             }
         }
@@ -340,6 +399,31 @@ impl Args {
         Ok(Command::Sessions { access: self.access()?, action })
     }
 
+    fn into_users(mut self) -> Result<Command, String> {
+        const ACCESS: [&str; 3] = ["--admin", "--config", "--token-file"];
+        let with_json = [&ACCESS[..], &["--json"]].concat();
+        if self.words.is_empty() {
+            return Err("show, limit or limits?".to_owned());
+        }
+        let verb = self.words.remove(0);
+        let action = match verb.as_str() {
+            "show" => {
+                self.allow(&with_json, 1..=1)?;
+                UserAction::Show { user: self.words.remove(0), json: self.json }
+            }
+            "limit" => {
+                self.allow(&ACCESS, 2..=2)?;
+                UserAction::Limit { max: self.words.remove(1), user: self.words.remove(0) }
+            }
+            "limits" => {
+                self.allow(&with_json, 0..=0)?;
+                UserAction::Limits { json: self.json }
+            }
+            _ => return Err(format!("users knows show, limit and limits, not {verb:?}")),
+        };
+        Ok(Command::Users { access: self.access()?, action })
+    }
+
     fn access(self) -> Result<Access, String> {
         match (&self.admin, &self.config) {
             (None, None) => Err("where is the admin API? Give --admin URL or -c FILE".to_owned()),
@@ -350,81 +434,4 @@ impl Args {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(line: &str) -> Result<Command, String> {
-        parse(line.split_whitespace().map(OsString::from)).map_err(|misuse| misuse.message)
-    }
-
-    #[test]
-    fn commands_are_understood() {
-        assert_eq!(parsed("demo"), Ok(Command::Demo { exit: false, port: 8080 }));
-        assert_eq!(parsed("demo --exit --port=0"), Ok(Command::Demo { exit: true, port: 0 }));
-        assert_eq!(parsed("serve -c a.toml"), Ok(Command::Serve { config: "a.toml".into() }));
-        assert_eq!(parsed("check --config=a"), Ok(Command::Check { config: "a".into() }));
-        let url = "http://h:1".to_owned();
-        let args = LearnArgs {
-            source: Source::Upstream(url.clone()),
-            listen: "127.0.0.1:8080".to_owned(),
-            out: Some("a.toml".into()),
-            user: Some("alice".to_owned()),
-            presets: false,
-        };
-        assert_eq!(
-            parsed("learn --upstream http://h:1 --out a.toml --user alice --no-preset"),
-            Ok(Command::Learn(args))
-        );
-        assert_eq!(
-            parsed("check -c a --try http://h:1"),
-            Ok(Command::Try { config: "a".into(), url })
-        );
-        assert_eq!(parsed("--version"), Ok(Command::Version));
-        assert_eq!(parsed("--help"), Ok(Command::Help(help::GENERAL)));
-        assert!(
-            matches!(parsed("serve --help"), Ok(Command::Help(text)) if text.contains("serve"))
-        );
-        assert!(matches!(parsed("sessions list --help"), Ok(Command::Help(_))));
-        let access = Access { admin: Some("http://h:1".into()), ..Access::default() };
-        let action = Action::End { ids: vec!["a".into(), "b".into()] };
-        assert_eq!(
-            parsed("sessions end a b --admin http://h:1"),
-            Ok(Command::Sessions { access: access.clone(), action })
-        );
-        let action = Action::EndUser { user: "alice".into(), except: Some("x".into()) };
-        assert_eq!(
-            parsed("sessions end --user alice --except x --admin http://h:1"),
-            Ok(Command::Sessions { access, action })
-        );
-    }
-
-    #[test]
-    fn misuse_is_told() {
-        for (line, message) in [
-            ("", "which command?"),
-            ("dance", "there is no command \"dance\""),
-            ("report", "report is not available in this version"),
-            ("users", "users is not available in this version"),
-            ("learn", "learn from what? Give --upstream URL or --har FILE"),
-            ("learn --upstream x --har y", "give --upstream or --har, not both"),
-            ("learn --har y --json", "--json does not belong here"),
-            ("serve -c a --try x", "--try does not belong here"),
-            ("check --try x", "which configuration? Give -c FILE"),
-            ("serve", "which configuration? Give -c FILE"),
-            ("serve a.toml", "\"a.toml\" is one argument too many"),
-            ("check -c a --json", "--json does not belong here"),
-            ("demo --port 70000", "cannot parse argument \"70000\""),
-            ("serve -c", "missing argument for option '-c'"),
-            ("serve --colour", "invalid option '--colour'"),
-            ("sessions", "list, show or end?"),
-            ("sessions kill x", "sessions knows list, show and end, not \"kill\""),
-            ("sessions show --admin x", "an argument is missing"),
-            ("sessions list", "where is the admin API? Give --admin URL or -c FILE"),
-            ("health --admin x -c y", "give --admin or -c, not both"),
-            ("sessions end --user a b --admin x", "\"b\" is one argument too many"),
-        ] {
-            let told = parsed(line).unwrap_err();
-            assert!(told.starts_with(message), "{line}: {told}");
-        }
-    }
-}
+mod tests;

@@ -60,7 +60,8 @@ pub fn parse(
     });
     match settings {
         Some(settings) if problems.is_empty() => {
-            Ok(Settings { fingerprint: fingerprint(text), ..settings })
+            let written = sources[0].without_secrets().into();
+            Ok(Settings { fingerprint: fingerprint(text), written, ..settings })
         }
         _ => Err(problems.into_report(&sources)),
     }

@@ -3,6 +3,7 @@
 
 mod limits;
 mod rules;
+mod standards;
 mod words;
 
 use std::fmt::Write as _;
@@ -39,6 +40,23 @@ pub fn explain(settings: &Settings) -> String {
     page.section("Where this does not apply", gaps(settings));
     page.section("Records", records(settings));
     page.out
+}
+
+pub use standards::STANDARDS;
+
+/// What the configuration means for a standard; `None`: there is none of this name.
+pub fn statement(settings: &Settings, standard: &str) -> Option<String> {
+    let (name, findings) = standards::findings(settings, standard)?;
+    let mut page = Page::default();
+    page.line(&format!("{name}: concurrent sessions of the app \"{}\"", settings.app));
+    page.line(&format!("From the configuration {}", settings.fingerprint));
+    for finding in findings {
+        let sentence = format!("{}. {}", finding.met.words(), finding.why);
+        page.section(finding.requirement, vec![sentence]);
+    }
+    let other = "Requirements that are not listed are not about what Headcount does.".to_owned();
+    page.section("Everything else", vec![other]);
+    Some(page.out)
 }
 
 #[derive(Default)]
@@ -198,7 +216,11 @@ fn endings(settings: &Settings) -> Vec<String> {
         .collect();
     if !may.is_empty() {
         let may = may.join(", ");
-        sentences.push(format!("Who holds one of these admin tokens can end any session: {may}."));
+        let whose = match settings.admin.as_ref().map(|admin| &*admin.protected_users) {
+            None | Some([]) => "any session",
+            Some(_) => "any session, but those of protected users only with the role \"admin\"",
+        };
+        sentences.push(format!("Who holds one of these admin tokens can end {whose}: {may}."));
     }
     sentences
 }

@@ -17,7 +17,7 @@ pub use self::upstream::{AppHttp, AppTlsSettings, UpstreamSettings};
 use crate::pages::Pages;
 use crate::policy::{Limits, Switches};
 use crate::rules::expression::Expression;
-use crate::rules::matcher::Patterns;
+use crate::rules::matcher::{Glob, Patterns};
 use crate::rules::{RuleSet, SuccessMatch};
 use crate::store::Retention;
 
@@ -26,6 +26,8 @@ use crate::store::Retention;
 pub struct Settings {
     /// Tells one text of the file from another: the first 12 hexadecimal digits of its SHA-256.
     pub fingerprint: String,
+    /// The file as it was written, without its secrets.
+    pub written: Arc<str>,
     pub server: ServerSettings,
     pub upstream: UpstreamSettings,
     /// Sessions are counted per name.
@@ -420,6 +422,10 @@ pub struct Csrf {
 pub struct AdminSettings {
     pub listen: SocketAddr,
     pub tokens: Vec<AdminToken>,
+    /// Users whose sessions only the role `admin` may end.
+    pub protected_users: Vec<Glob>,
+    /// Wrong tokens from one address before it is braked.
+    pub failures_max: u32,
 }
 
 /// One admin token. The secret itself is forgotten after hashing; `Debug` shows none of it.

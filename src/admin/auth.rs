@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -23,8 +24,6 @@ use crate::settings::{AdminRole, AdminToken};
 const SECRET_BYTES_MIN: usize = 16;
 /// Longer ones are nobody's.
 const SECRET_BYTES_MAX: usize = 1024;
-/// Failures an address may make at once.
-const FAILURES_MAX: f64 = 10.0;
 /// Failures an address may make in the long run.
 const FAILURES_PER_SECOND: f64 = 0.5;
 /// Addresses remembered.
@@ -53,16 +52,22 @@ impl Caller {
 }
 
 /// The tokens in force.
-pub struct Tokens(ArcSwap<Vec<(Caller, [u8; 32])>>);
+pub struct Tokens {
+    known: ArcSwap<Vec<(Caller, [u8; 32])>>,
+    /// Failures an address may make at once.
+    failures_max: AtomicU32,
+}
 
 impl Tokens {
-    pub fn new(tokens: &[AdminToken]) -> Self {
-        Self(ArcSwap::from_pointee(Self::known(tokens)))
+    pub fn new(tokens: &[AdminToken], failures_max: u32) -> Self {
+        let known = ArcSwap::from_pointee(Self::known(tokens));
+        Self { known, failures_max: failures_max.into() }
     }
 
     /// Puts others in force, for calls that come from here on.
-    pub fn replace(&self, tokens: &[AdminToken]) {
-        self.0.store(Arc::new(Self::known(tokens)));
+    pub fn replace(&self, tokens: &[AdminToken], failures_max: u32) {
+        self.known.store(Arc::new(Self::known(tokens)));
+        self.failures_max.store(failures_max, Ordering::Relaxed);
     }
 
     fn known(tokens: &[AdminToken]) -> Vec<(Caller, [u8; 32])> {
@@ -83,9 +88,9 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn refilled(&self, now: Instant) -> f64 {
+    fn refilled(&self, now: Instant, max: f64) -> f64 {
         let since = now.saturating_duration_since(self.at).as_secs_f64();
-        (self.left + since * FAILURES_PER_SECOND).min(FAILURES_MAX)
+        (self.left + since * FAILURES_PER_SECOND).min(max)
     }
 }
 
@@ -94,17 +99,23 @@ impl Gate {
         Self { tokens, failures: Mutex::new(HashMap::new()) }
     }
 
-    /// Whose secret this is. Every digest is compared, whether an earlier one matched or not.
-    fn caller(&self, secret: &[u8]) -> Option<Caller> {
+    /// Whose secret this is, and its digest.
+    pub(super) fn known(&self, secret: &[u8]) -> Option<(Caller, [u8; 32])> {
         if !(SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&secret.len()) {
             return None;
         }
         let digest: [u8; 32] = Sha256::digest(secret).into();
-        let tokens = self.tokens.0.load();
+        Some((self.caller(&digest)?, digest))
+    }
+
+    /// Whose token has this digest now. Every one is compared, whether an earlier one matched or
+    /// not.
+    pub(super) fn caller(&self, digest: &[u8; 32]) -> Option<Caller> {
+        let tokens = self.tokens.known.load();
         let mut found = Choice::from(0);
         let mut position = 0_u32;
         for (index, (_, known)) in (0_u32..).zip(&**tokens) {
-            let same = known.ct_eq(&digest);
+            let same = known.ct_eq(digest);
             position.conditional_assign(&index, same & !found);
             found |= same;
         }
@@ -115,17 +126,18 @@ impl Gate {
     }
 
     /// Notes a failure; answers whether the address has failed too often.
-    fn failed_too_often(&self, address: IpAddr, now: Instant) -> bool {
+    pub(super) fn failed_too_often(&self, address: IpAddr, now: Instant) -> bool {
+        let max = f64::from(self.tokens.failures_max.load(Ordering::Relaxed));
         let mut failures = self.failures.lock();
         if failures.len() >= ADDRESSES_MAX && !failures.contains_key(&address) {
-            failures.retain(|_, bucket| bucket.refilled(now) < FAILURES_MAX);
+            failures.retain(|_, bucket| bucket.refilled(now, max) < max);
             if failures.len() >= ADDRESSES_MAX {
                 // Under a flood from everywhere nobody is told apart any more.
                 return true;
             }
         }
-        let bucket = failures.entry(address).or_insert(Bucket { left: FAILURES_MAX, at: now });
-        bucket.left = bucket.refilled(now);
+        let bucket = failures.entry(address).or_insert(Bucket { left: max, at: now });
+        bucket.left = bucket.refilled(now, max);
         bucket.at = now;
         if bucket.left < 1.0 {
             return true;
@@ -148,7 +160,7 @@ pub(super) async fn require_token(
     } else {
         match bearer(request.headers()) {
             None => Err("token_missing"),
-            Some(secret) => admin.gate.caller(secret).ok_or("token_wrong"),
+            Some(secret) => admin.gate.known(secret).map(|(caller, _)| caller).ok_or("token_wrong"),
         }
     };
     let reason = match caller {
@@ -159,13 +171,7 @@ pub(super) async fn require_token(
         Err(reason) => reason,
     };
     if admin.gate.failed_too_often(peer.ip().to_canonical(), Instant::now()) {
-        return Problem::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too_many_failures",
-            "Too many requests without a valid token from this address.",
-        )
-        .with(header::RETRY_AFTER, "10")
-        .into_response();
+        return too_many_failures().into_response();
     }
     tracing::warn!(target: "headcount::admin", %peer, reason, "admin call refused");
     let detail = match reason {
@@ -176,6 +182,15 @@ pub(super) async fn require_token(
     Problem::new(StatusCode::UNAUTHORIZED, reason, detail)
         .with(header::WWW_AUTHENTICATE, "Bearer")
         .into_response()
+}
+
+pub(super) fn too_many_failures() -> Problem {
+    Problem::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too_many_failures",
+        "Too many requests without a valid token from this address.",
+    )
+    .with(header::RETRY_AFTER, "10")
 }
 
 /// The secret of exactly one `Authorization: Bearer …`.
@@ -203,7 +218,7 @@ mod tests {
 
     #[test]
     fn the_brake_is_per_address_bounded_and_lets_go() {
-        let gate = Gate::new(Arc::new(Tokens::new(&[])));
+        let gate = Gate::new(Arc::new(Tokens::new(&[], 10)));
         let now = Instant::now();
         let address = |number: u32| IpAddr::from(number.to_be_bytes());
         let allowed = (0..20).filter(|_| !gate.failed_too_often(address(1), now)).count();

@@ -4,18 +4,22 @@ use std::borrow::Cow;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use utoipa::ToSchema;
 
 use super::ControlError;
 use crate::store::StoreError;
 
-/// One error answer.
-#[derive(Debug)]
+/// One error answer (RFC 9457).
+#[derive(Debug, ToSchema)]
 pub(super) struct Problem {
-    status: StatusCode,
+    #[schema(value_type = u16)]
+    pub(super) status: StatusCode,
     /// Stable, for programs.
-    reason: &'static str,
+    pub(super) reason: &'static str,
     /// For people.
-    detail: Cow<'static, str>,
+    #[schema(value_type = String)]
+    pub(super) detail: Cow<'static, str>,
+    #[schema(ignore)]
     extra: Option<(header::HeaderName, HeaderValue)>,
 }
 
@@ -35,17 +39,22 @@ impl Problem {
     }
 }
 
+/// What an error answer says, for whoever shows it in another form.
+#[derive(Clone)]
+pub(super) struct Told(pub(super) Cow<'static, str>);
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = serde_json::json!({
             "type": "about:blank",
             "title": self.status.canonical_reason().unwrap_or("Error"),
             "status": self.status.as_u16(),
-            "detail": self.detail,
+            "detail": &*self.detail,
             "reason": self.reason,
         });
         let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
         let mut response = (self.status, content_type, body.to_string()).into_response();
+        response.extensions_mut().insert(Told(self.detail));
         if let Some((name, value)) = self.extra {
             response.headers_mut().insert(name, value);
         }
@@ -69,6 +78,11 @@ impl From<ControlError> for Problem {
     fn from(error: ControlError) -> Self {
         match error {
             ControlError::Store(error) => error.into(),
+            ControlError::TooManyLimits => Self::new(
+                StatusCode::CONFLICT,
+                "too_many_limits",
+                "So many users have a limit of their own already: write a rule instead.",
+            ),
             ControlError::ObserveMode => Self::new(
                 StatusCode::CONFLICT,
                 "observe_mode",

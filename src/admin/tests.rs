@@ -12,6 +12,7 @@ use super::*;
 use crate::fetch::fetch;
 use crate::session::{EndReason, Ending};
 use crate::settings::{AdminRole, AdminToken};
+use crate::user_limits::UserLimits;
 
 const VIEWER: &str = "viewer-secret-0123456789";
 pub(crate) const OPERATOR: &str = "operator-secret-0123456789";
@@ -22,6 +23,8 @@ pub(crate) struct Memory {
     observe: bool,
     broken: bool,
     not_ready: Option<String>,
+    user_limits: UserLimits,
+    trail: Trail,
 }
 
 fn session(number: u8, user: &str) -> Session {
@@ -96,8 +99,68 @@ impl Control for Memory {
         })
     }
 
+    async fn end_all(&self, by: &str) -> Result<u32, ControlError> {
+        self.end_where(by, |_| true)
+    }
+
     fn limit_of(&self, user: &str) -> Option<u32> {
-        (user != "root").then_some(1)
+        self.user_limits.max_of(user).unwrap_or((user != "root").then_some(1))
+    }
+
+    fn limit_set(&self, user: &str) -> Option<UserLimit> {
+        self.user_limits.of(user)
+    }
+
+    fn limits_set(&self) -> Vec<UserLimit> {
+        self.user_limits.all()
+    }
+
+    async fn set_limit(&self, user: &str, ceiling: Ceiling, by: &str) -> Result<(), ControlError> {
+        let (set_at, set_by) = (Timestamp(4_000), by.to_owned());
+        self.user_limits.put(&[UserLimit { user: user.into(), ceiling, set_at, set_by }]);
+        Ok(())
+    }
+
+    fn is_protected(&self, user: &str) -> bool {
+        user == "root"
+    }
+
+    fn trail(&self) -> &Trail {
+        &self.trail
+    }
+
+    fn about(&self) -> About {
+        About { app: "shop".to_owned(), node: "n1".to_owned(), ..About::default() }
+    }
+
+    async fn overview(&self) -> Overview {
+        let at_limit = AtLimit { user: "alice".into(), sessions: 2, limit: 1 };
+        Overview { sessions: 3, users: 2, users_at_limit: 1, at_limit: vec![at_limit] }
+    }
+
+    async fn users_like(&self, _: &str, _: usize) -> Vec<(Arc<str>, u32)> {
+        vec![("alice".into(), 2), ("bob".into(), 1)]
+    }
+
+    async fn report(
+        &self,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+    ) -> Result<Report, StoreError> {
+        let (since, until) = (since.unwrap_or_default(), until.unwrap_or(self.now()));
+        Ok(crate::report::report(&self.sessions.lock(), since, until, false))
+    }
+
+    fn explained(&self) -> String {
+        "Policy\n\nMode\n  - Decisions are\n    enforced.\n".to_owned()
+    }
+
+    fn written(&self) -> Arc<str> {
+        "[admin]\nsecret = …\n".into()
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(3_600_000)
     }
 
     fn normalize(&self, user: &str) -> String {
@@ -108,7 +171,7 @@ impl Control for Memory {
         Some(session.last_seen_at.plus_ms(1_000))
     }
 
-    async fn reload(&self) -> Result<String, String> {
+    async fn reload(&self, _: &str) -> Result<String, String> {
         self.not_ready.clone().map_or(Ok("0123456789ab".to_owned()), Err)
     }
 
@@ -143,7 +206,7 @@ pub(crate) async fn start(control: Memory) -> Running {
         token("ops", AdminRole::Operator, OPERATOR),
         token("short", AdminRole::Admin, "short"),
     ];
-    let tokens = Arc::new(Tokens::new(&tokens));
+    let tokens = Arc::new(Tokens::new(&tokens, 10));
     let shutdown = CancellationToken::new();
     let served = serve(listener, Arc::new(control), Arc::default(), tokens, shutdown.clone());
     tokio::spawn(served);

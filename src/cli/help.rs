@@ -18,6 +18,8 @@ Run it:
   pages [NAME]       list the templates of the pages that users see, or print one
 Look after it (through the admin API):
   sessions           list, show and end sessions
+  users              show a user, set the limit of one
+  report             tell what limits would have done, and which accounts look shared
   health             ask whether a running proxy is ready
 
 Options: -h, --help (after a command: help for it) · -V, --version
@@ -62,11 +64,13 @@ With --try the account to use is read from standard input, one line each:
 ";
 
 const EXPLAIN: &str = "\
-headcount explain -c FILE
+headcount explain -c FILE [--standard NAME]
 
 Tells in plain sentences what a configuration makes Headcount do.
 
   -c, --config FILE    the configuration
+  --standard NAME      what it means for a standard, requirement by requirement, with what is met and
+                       what is not: nist-800-53, asvs-5, pci-dss-4 or disa-stig
 ";
 
 const PRESETS: &str = "\
@@ -116,6 +120,37 @@ headcount sessions list|show|end [OPTIONS]
   --token-file FILE    the admin token; or put it into the environment variable HEADCOUNT_TOKEN
 ";
 
+const USERS: &str = "\
+headcount users show|limit|limits [OPTIONS]
+
+  users show NAME [--json]
+  users limit NAME N|unlimited|configured
+  users limits [--json]
+
+A limit holds from the next sign-in on, on all replicas, and beats what is configured; `configured`
+takes it back.
+
+  --admin URL          the admin API, as in http://127.0.0.1:9901
+  -c, --config FILE    or the configuration that says where it is
+  --token-file FILE    the admin token; or put it into the environment variable HEADCOUNT_TOKEN
+";
+
+const REPORT: &str = "\
+headcount report [OPTIONS]
+
+Tells from the sessions there were how many sign-ins would have evicted or been denied at limits of 1
+to 5, who uses most sessions at once, and which accounts look shared, with the evidence.
+
+  --since TIME         from this time on, as in 2026-11-01T00:00:00Z (default: 30 days ago)
+  --until TIME         up to this time (default: now)
+  --json               as JSON
+  --html               as one page that needs nothing else, as in --html > report.html
+
+  --admin URL          the admin API, as in http://127.0.0.1:9901
+  -c, --config FILE    or the configuration that says where it is
+  --token-file FILE    the admin token; or put it into the environment variable HEADCOUNT_TOKEN
+";
+
 const HEALTH: &str = "\
 headcount health --admin URL | -c FILE
 
@@ -137,6 +172,8 @@ pub(super) fn of(command: &str) -> Option<&'static str> {
         "pages" => PAGES,
         "learn" => LEARN,
         "sessions" => SESSIONS,
+        "users" => USERS,
+        "report" => REPORT,
         "health" => HEALTH,
         _ => return None,
     })

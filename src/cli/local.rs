@@ -79,13 +79,28 @@ pub(super) fn check(config: &Path) -> u8 {
     }
 }
 
-pub(super) fn explain(config: &Path) -> u8 {
-    match load(config) {
-        Ok(settings) => {
-            say(crate::explain::explain(&settings).trim_end());
+pub(super) fn explain(config: &Path, standard: Option<&str>) -> u8 {
+    let settings = match load(config) {
+        Ok(settings) => settings,
+        Err(code) => return code,
+    };
+    let Some(name) = standard else {
+        say(crate::explain::explain(&settings).trim_end());
+        return OK;
+    };
+    match crate::explain::statement(&settings, name) {
+        Some(statement) => {
+            say(statement.trim_end());
             OK
         }
-        Err(code) => code,
+        None => {
+            let known = crate::explain::STANDARDS.join(", ");
+            complain(format!(
+                "headcount: no standard is called {:?}; known are {known}",
+                safe(name)
+            ));
+            USAGE
+        }
     }
 }
 

@@ -19,12 +19,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs a `sessions` command.
 pub(super) fn sessions(access: &Access, action: &Action) -> u8 {
-    let connected = authority(access).and_then(|authority| Ok((authority, token(access)?)));
-    let (authority, token) = match connected {
-        Ok(connected) => connected,
+    let api = match Api::open(access) {
+        Ok(api) => api,
         Err(code) => return code,
     };
-    let api = Api { authority, token: Some(token) };
     let done = match action {
         Action::List { user, state, limit, json } => {
             list(&api, user.as_deref(), state.as_deref(), *limit, *json)
@@ -51,7 +49,7 @@ pub(super) fn health(access: &Access) -> u8 {
     }
 }
 
-fn fail(message: impl AsRef<str>) -> u8 {
+pub(super) fn fail(message: impl AsRef<str>) -> u8 {
     complain(format!("headcount: {}", safe(message.as_ref())));
     FAILED
 }
@@ -97,21 +95,50 @@ fn token(access: &Access) -> Result<String, u8> {
     })
 }
 
-struct Api {
+pub(super) struct Api {
     authority: String,
     token: Option<String>,
 }
 
 impl Api {
+    /// With the token that the options or the environment give.
+    pub(super) fn open(access: &Access) -> Result<Self, u8> {
+        Ok(Self { authority: authority(access)?, token: Some(token(access)?) })
+    }
+
     /// The JSON answer, or what to tell the user.
-    fn call(&self, method: Method, path: &str) -> Result<Value, String> {
+    pub(super) fn call(&self, method: Method, path: &str) -> Result<Value, String> {
+        self.send(method, path, None)
+    }
+
+    /// The same with JSON to send.
+    pub(super) fn send(
+        &self,
+        method: Method,
+        path: &str,
+        json: Option<&Value>,
+    ) -> Result<Value, String> {
+        let answer = self.fetch(method, path, json)?;
+        serde_json::from_slice(&answer).map_err(|_| format!("{} is no admin API", self.authority))
+    }
+
+    /// The answer as it is, if it is a good one.
+    pub(super) fn fetch(
+        &self,
+        method: Method,
+        path: &str,
+        json: Option<&Value>,
+    ) -> Result<Bytes, String> {
         let mut request =
             Request::builder().method(method).uri(path).header(header::HOST, &self.authority);
+        if json.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request
-            .body(Full::<Bytes>::default())
+            .body(Full::from(json.map(Value::to_string).unwrap_or_default()))
             .map_err(|_| "this token cannot be sent in a header".to_owned())?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -122,10 +149,10 @@ impl Api {
                 let cause = std::error::Error::source(&error);
                 cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
             })?;
-        let body = serde_json::from_slice::<Value>(response.body()).ok();
         if response.status() == StatusCode::OK {
-            return body.ok_or_else(|| format!("{} is no admin API", self.authority));
+            return Ok(response.into_body());
         }
+        let body = serde_json::from_slice::<Value>(response.body()).ok();
         let told = |name: &str| body.as_ref()?.get(name)?.as_str().map(str::to_owned);
         let detail = told("detail").or_else(|| told("reason")).unwrap_or_default();
         Err(format!("{} {detail}", response.status()).trim_end().to_owned())
@@ -206,12 +233,12 @@ fn session_path(id: &str) -> String {
     format!("/api/v1/sessions/{}", encoded(id))
 }
 
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 /// Sessions as aligned columns.
-fn table(sessions: &[Value]) -> String {
+pub(super) fn table(sessions: &[Value]) -> String {
     let mut rows = vec![
         ["USER", "STATE", "CREATED", "LAST SEEN", "EXPIRES OR ENDED", "ADDRESS", "SESSION"]
             .map(str::to_owned),
@@ -235,8 +262,13 @@ fn table(sessions: &[Value]) -> String {
             get("/id"),
         ]);
     }
+    columns(&rows)
+}
+
+/// Cells in aligned columns, a row each line.
+pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let mut out = String::new();
-    for row in &rows {
+    for row in rows {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
             let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -249,7 +281,7 @@ fn table(sessions: &[Value]) -> String {
 }
 
 /// `2026-03-01 12:00:01` of an RFC 3339 time in UTC.
-fn seconds(time: &str) -> String {
+pub(super) fn seconds(time: &str) -> String {
     time.get(..19).map_or_else(|| time.to_owned(), |time| time.replace('T', " "))
 }
 

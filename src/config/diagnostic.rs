@@ -33,6 +33,25 @@ pub(super) struct Source {
     pub(super) secrets: Vec<Range<usize>>,
 }
 
+impl Source {
+    /// The text with a `…` in place of each secret.
+    pub(super) fn without_secrets(&self) -> String {
+        let mut out = String::with_capacity(self.text.len());
+        let mut hidden_to = 0;
+        for (at, character) in self.text.char_indices() {
+            let Some(secret) = self.secrets.iter().find(|secret| secret.contains(&at)) else {
+                out.push(character);
+                continue;
+            };
+            if at >= hidden_to {
+                out.push('…');
+            }
+            hidden_to = hidden_to.max(secret.end);
+        }
+        out
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Problem {
     at: Place,

@@ -49,7 +49,7 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
     let pages = pages::pages(&mut root, context);
     let retention = operation::history(&mut root);
     let store = store::store(&mut root, context, switches.strict);
-    let admin = operation::admin(&mut root, context, &server.listen);
+    let admin = operation::admin(&mut root, context, &server.listen, &identity);
     let log = operation::log(&mut root);
     root.later(&[
         ("notify", "the audit events in the log; webhooks come with a later version"),
@@ -58,6 +58,7 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
     root.finish();
     Settings {
         fingerprint: String::new(),
+        written: "".into(),
         server,
         upstream,
         app,

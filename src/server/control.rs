@@ -1,22 +1,39 @@
 //! The admin API's view of a running proxy. Translates calls; decides nothing.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
-use crate::admin::{Control, ControlError, UntrackedUse};
-use crate::identity;
+use crate::admin::{About, AtLimit, Control, ControlError, Overview, UntrackedUse};
+use crate::audit::{AuditEvent, AuditLog, EventKind, Trail};
 use crate::proxy::{Live, Proxy};
-use crate::session::{Session, SessionId, Timestamp};
+use crate::report::{self, Report};
+use crate::session::{Ceiling, Initiator, Mode, Session, SessionId, Timestamp, UserLimit};
 use crate::settings::OnFailure;
 use crate::store::{Listing, StoreError};
+use crate::{explain, identity};
 
 use super::reload::Reloader;
 
 pub(super) struct AdminControl {
     pub(super) live: Arc<Live>,
     pub(super) reloader: Arc<Reloader>,
+    pub(super) audit: Arc<AuditLog>,
+    /// Counted at most once in [`COUNTED_FOR`].
+    pub(super) counted: Mutex<Option<(Instant, Overview)>>,
 }
+
+/// Counting goes through all sessions.
+const COUNTED_FOR: Duration = Duration::from_secs(2);
+const AT_LIMIT_MAX: usize = 20;
+/// Sessions read at once, and ended in one transaction.
+const PAGE: u32 = 1000;
+const ENDED_AT_ONCE: usize = 500;
+/// A report looks through so many sessions.
+const REPORTED_MAX: usize = 200_000;
+const REPORT_MS: i64 = 30 * 86_400_000;
 
 impl AdminControl {
     fn proxy(&self) -> Arc<Proxy> {
@@ -63,8 +80,124 @@ impl Control for AdminControl {
         Ok(self.proxy().recorder.end_user(user, except, by).await?)
     }
 
+    async fn end_all(&self, by: &str) -> Result<u32, ControlError> {
+        self.enforcing()?;
+        let mut ended = 0;
+        let mut listing = Listing { live: Some(true), count_max: PAGE, ..Listing::default() };
+        loop {
+            let page = self.proxy().recorder.store.list(listing.clone()).await?;
+            for some in page.chunks(ENDED_AT_ONCE) {
+                let ids = some.iter().map(|session| session.id).collect();
+                ended += self.proxy().recorder.end(ids, by).await?;
+            }
+            // Later logins have higher numbers: it comes to an end.
+            listing.before_login_seq = page.last().map(|last| last.login_seq);
+            if page.len() < PAGE as usize {
+                return Ok(ended);
+            }
+        }
+    }
+
     fn limit_of(&self, user: &str) -> Option<u32> {
-        self.proxy().settings.limits.of(Some(user)).max_sessions
+        self.proxy().recorder.limit_of(Some(user)).max_sessions
+    }
+
+    fn limit_set(&self, user: &str) -> Option<UserLimit> {
+        self.proxy().recorder.user_limits.of(user)
+    }
+
+    fn limits_set(&self) -> Vec<UserLimit> {
+        self.proxy().recorder.user_limits.all()
+    }
+
+    async fn set_limit(&self, user: &str, ceiling: Ceiling, by: &str) -> Result<(), ControlError> {
+        let proxy = self.proxy();
+        if ceiling != Ceiling::Configured && !proxy.recorder.user_limits.has_room_for(user) {
+            return Err(ControlError::TooManyLimits);
+        }
+        *self.counted.lock() = None;
+        Ok(proxy.recorder.set_limit(user, ceiling, by).await?)
+    }
+
+    fn is_protected(&self, user: &str) -> bool {
+        let proxy = self.proxy();
+        let admin = proxy.settings.admin.as_ref();
+        admin.is_some_and(|admin| admin.protected_users.iter().any(|glob| glob.matches(user)))
+    }
+
+    fn trail(&self) -> &Trail {
+        &self.audit.trail
+    }
+
+    fn about(&self) -> About {
+        let proxy = self.proxy();
+        let settings = &proxy.settings;
+        About {
+            app: settings.app.clone(),
+            node: settings.server.node.clone(),
+            observing: settings.switches.mode == Mode::Observe,
+            fingerprint: settings.fingerprint.clone(),
+        }
+    }
+
+    async fn overview(&self) -> Overview {
+        if let Some((at, overview)) = &*self.counted.lock()
+            && at.elapsed() < COUNTED_FOR
+        {
+            return overview.clone();
+        }
+        let proxy = self.proxy();
+        let counting = tokio::task::spawn_blocking(move || count(&proxy));
+        // It fails only when it panics, which is told where panics are.
+        let overview = counting.await.unwrap_or_default();
+        *self.counted.lock() = Some((Instant::now(), overview.clone()));
+        overview
+    }
+
+    async fn users_like(&self, part: &str, count_max: usize) -> Vec<(Arc<str>, u32)> {
+        let (proxy, part) = (self.proxy(), part.to_owned());
+        let looking = tokio::task::spawn_blocking(move || {
+            let mut found: Vec<_> = proxy.registry.crowd().into_iter().collect();
+            found.retain(|(user, _)| user.contains(&*part));
+            found.sort();
+            found.truncate(count_max);
+            found
+        });
+        looking.await.unwrap_or_default()
+    }
+
+    async fn report(
+        &self,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+    ) -> Result<Report, StoreError> {
+        let until = until.unwrap_or_else(|| self.now());
+        let since = since.unwrap_or_else(|| until.plus_ms(-REPORT_MS));
+        let mut sessions = Vec::new();
+        let mut listing = Listing { count_max: PAGE, ..Listing::default() };
+        let truncated = loop {
+            let page = self.list(listing.clone()).await?;
+            let last_page = page.len() < PAGE as usize;
+            listing.before_login_seq = page.last().map(|last| last.login_seq);
+            sessions.extend(page);
+            if last_page || sessions.len() >= REPORTED_MAX {
+                break !last_page;
+            }
+        };
+        let counting = move || report::report(&sessions, since, until, truncated);
+        tokio::task::spawn_blocking(counting).await.map_err(|_| StoreError::Stopped)
+    }
+
+    fn explained(&self) -> String {
+        explain::explain(&self.proxy().settings)
+    }
+
+    fn written(&self) -> Arc<str> {
+        Arc::clone(&self.proxy().settings.written)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.proxy().clock.now()
     }
 
     fn normalize(&self, user: &str) -> String {
@@ -84,8 +217,14 @@ impl Control for AdminControl {
         }
     }
 
-    async fn reload(&self) -> Result<String, String> {
-        self.reloader.reload().await.map_err(|error| error.to_string())
+    async fn reload(&self, by: &str) -> Result<String, String> {
+        let reloaded = self.reloader.reload().await.map_err(|error| error.to_string())?;
+        let mode = self.proxy().settings.switches.mode;
+        let event = EventKind::ConfigReloaded;
+        let mut event = AuditEvent::new(event, self.now(), Initiator::Admin, mode);
+        event.by = Some(by.to_owned());
+        self.audit.publish(event);
+        Ok(reloaded)
     }
 
     fn gets_on(&self) -> bool {
@@ -121,4 +260,20 @@ impl Control for AdminControl {
         })
         .collect()
     }
+}
+
+fn count(proxy: &Proxy) -> Overview {
+    let crowd = proxy.registry.crowd();
+    let users = crowd.len();
+    let mut at_limit: Vec<AtLimit> = crowd
+        .into_iter()
+        .filter_map(|(user, sessions)| {
+            let limit = proxy.recorder.limit_of(Some(&user)).max_sessions?;
+            (sessions >= limit).then_some(AtLimit { user, sessions, limit })
+        })
+        .collect();
+    let users_at_limit = at_limit.len();
+    at_limit.sort_by(|one, other| (other.sessions, &one.user).cmp(&(one.sessions, &other.user)));
+    at_limit.truncate(AT_LIMIT_MAX);
+    Overview { sessions: proxy.registry.counts().live, users, users_at_limit, at_limit }
 }

@@ -116,8 +116,9 @@ impl Reloader {
         let begins_enforcing =
             (old.settings.switches.mode, settings.switches.mode) == (Mode::Observe, Mode::Enforce);
         self.edge.renew(&settings.server, self.tls.clone());
-        let tokens = settings.admin.as_ref().map(|admin| &*admin.tokens);
-        self.tokens.replace(tokens.unwrap_or_default());
+        if let Some(admin) = &settings.admin {
+            self.tokens.replace(&admin.tokens, admin.failures_max);
+        }
         let new = old.with(settings, app);
         announce(&new);
         self.live.replace(new);

@@ -2,6 +2,8 @@
 //! One binary, so that it links once; each module is one subject.
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod django;

@@ -42,9 +42,11 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("metrics", &["levels"]),
         ("pages", &["language"]),
         ("policy", &[]),
+        ("report", &["shared"]),
         ("steps", &[]),
+        ("user_limits", &[]),
     ],
-    &[("audit", &[]), ("enforce", &[]), ("inspect", &[]), ("stamp", &[]), ("url", &[])],
+    &[("audit", &["trail"]), ("enforce", &[]), ("inspect", &[]), ("stamp", &[]), ("url", &[])],
     &[
         (
             "store",
@@ -73,12 +75,33 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("settings", &["store", "upstream"]),
     ],
     &[
-        ("admin", &["api", "auth", "connection", "problem"]),
+        (
+            "admin",
+            &[
+                "api",
+                "api/document",
+                "api/events",
+                "api/report",
+                "api/sessions",
+                "api/users",
+                "api/views",
+                "auth",
+                "calls",
+                "connection",
+                "page",
+                "page/render",
+                "page/sign_in",
+                "page/acts",
+                "page/shows",
+                "page/words",
+                "problem",
+            ],
+        ),
         ("client", &[]),
         ("conn", &["frames", "framing", "state", "streams"]),
         ("credentials", &[]),
         ("detect", &["answer", "tokens"]),
-        ("explain", &["limits", "rules", "words"]),
+        ("explain", &["limits", "rules", "standards", "words"]),
         ("identity", &[]),
         ("logging", &["line"]),
         ("probes", &[]),
@@ -166,7 +189,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ),
     ],
     &[("attempt", &["form"])],
-    &[("cli", &["attempt", "help", "learn", "local", "remote"])],
+    &[("cli", &["attempt", "help", "learn", "local", "remote", "report", "users"])],
 ];
 
 /// Files that hold functions of values only. `credentials` and `issue` read memory and keys, but

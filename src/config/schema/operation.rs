@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::identity;
+use crate::rules::matcher::Glob;
 use crate::settings::{
     AdminRole, AdminSettings, AdminToken, ClientAddress, ListenAddress, LogFormat, LogSettings,
 };
@@ -12,6 +14,7 @@ use crate::store::Retention;
 
 use super::super::reader::{At, Table};
 use super::Context;
+use super::policy::Identity;
 
 const SECOND: u64 = 1_000;
 const DAY: u64 = 86_400 * SECOND;
@@ -38,6 +41,7 @@ pub(super) fn admin(
     root: &mut Table<'_>,
     context: &Context<'_>,
     public: &[ListenAddress],
+    identity: &Identity,
 ) -> Option<AdminSettings> {
     let mut admin = root.table_if_any("admin")?;
     let allowed = "one loopback address and a port of its own, like \"127.0.0.1:9901\"";
@@ -60,13 +64,13 @@ pub(super) fn admin(
         admin.wrong("listen", &second.at, "can be only one address", allowed);
     }
     let tokens = tokens(&mut admin, context);
-    admin.later(&[
-        ("protected_users", "leave it out; ending sessions needs an `operator` token"),
-        ("tls", "a loopback address, or a proxy of your own before it"),
-    ]);
+    let protected_users = protected_users(&mut admin, identity);
+    let failures_max = admin.count("failures_per_address", 10, 1..=1_000_000);
+    let failures_max = u32::try_from(failures_max).unwrap_or(u32::MAX);
+    admin.later(&[("tls", "a loopback address, or a proxy of your own before it")]);
     admin.finish();
     let listen = (!listen.is_empty()).then(|| listen.swap_remove(0))?;
-    Some(AdminSettings { listen: listen.value, tokens })
+    Some(AdminSettings { listen: listen.value, tokens, protected_users, failures_max })
 }
 
 /// Whether two listeners would want the same port of the same address.
@@ -106,6 +110,20 @@ fn tokens(admin: &mut Table<'_>, context: &Context<'_>) -> Vec<AdminToken> {
         table.finish();
     }
     tokens
+}
+
+fn protected_users(admin: &mut Table<'_>, identity: &Identity) -> Vec<Glob> {
+    let mut users = Vec::new();
+    for At { value, at } in admin.texts("protected_users") {
+        let name = identity::normalize(&identity.normalize, &value);
+        if name.is_empty() {
+            let allowed =
+                "names, or patterns with `*` and `?`, like [\"root\", \"*@ops.example.com\"]";
+            admin.wrong("protected_users", &at, "has an empty name", allowed);
+        }
+        users.push(Glob::name(&name));
+    }
+    users
 }
 
 fn name(token: &mut Table<'_>) -> Option<String> {

@@ -330,12 +330,17 @@ fn configuration(
         true => String::new(),
         false => format!("upstream.url = \"http://{upstream}\"\n"),
     };
+    let tokens = match toml.contains("admin.tokens") {
+        true => "",
+        false => {
+            "admin.tokens = [{ name = \"tests\", role = \"admin\", secret_file = \"tests.token\" }]\n"
+        }
+    };
     format!(
         r#"{listen}{url}{preset}store.url = '{store_url}'
 store.key_file = "headcount.key"
 admin.listen = "{admin}"
-admin.tokens = [{{ name = "tests", role = "admin", secret_file = "tests.token" }}]
-{toml}
+{tokens}{toml}
 "#
     )
 }
