@@ -34,6 +34,7 @@ enum Command {
     Explain { config: PathBuf, standard: Option<String> },
     Presets { name: Option<String> },
     Pages { name: Option<String> },
+    Migrate { config: PathBuf, from: PathBuf },
     Sessions { access: Access, action: Action },
     Users { access: Access, action: UserAction },
     Report { access: Access, wanted: ReportArgs },
@@ -112,6 +113,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Explain { config, standard } => local::explain(&config, standard.as_deref()),
         Command::Presets { name } => local::presets(name.as_deref()),
         Command::Pages { name } => local::pages(name.as_deref()),
+        Command::Migrate { config, from } => local::migrate(&config, &from),
         Command::Sessions { access, action } => remote::sessions(&access, &action),
         Command::Users { access, action } => users::run(&access, &action),
         Command::Report { access, wanted } => report::run(&access, &wanted),
@@ -160,6 +162,7 @@ struct Args {
     har: Option<PathBuf>,
     listen: Option<String>,
     out: Option<PathBuf>,
+    from: Option<PathBuf>,
     attempt: Option<String>,
     user: Option<String>,
     state: Option<String>,
@@ -225,6 +228,10 @@ impl Args {
             "out" => {
                 self.out = Some(parser.value()?.into());
                 "--out"
+            }
+            "from" => {
+                self.from = Some(parser.value()?.into());
+                "--from"
             }
             "try" => {
                 self.attempt = Some(parser.value()?.string()?);
@@ -326,6 +333,12 @@ impl Args {
                 let (since, until) = (self.since.take(), self.until.take());
                 let wanted = ReportArgs { since, until, json: self.json, html: self.html };
                 Ok(Command::Report { access: self.access()?, wanted })
+            }
+            "migrate" => {
+                self.allow(&["--config", "--from"], 0..=0)?;
+                let config = self.config.ok_or("which configuration? Give -c FILE")?;
+                let from = self.from.ok_or("from where? Give --from FILE, the SQLite store")?;
+                Ok(Command::Migrate { config, from })
             }
             "learn" => self.into_learn(),
             "check" if self.attempt.is_some() => {

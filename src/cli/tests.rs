@@ -33,6 +33,8 @@ fn commands_are_understood() {
     );
     let wanted = ReportArgs { html: true, ..ReportArgs::default() };
     assert_eq!(parsed("report --html --admin http://h:1"), Ok(Command::Report { access, wanted }));
+    let (config, from) = ("a".into(), "b.db".into());
+    assert_eq!(parsed("migrate -c a --from b.db"), Ok(Command::Migrate { config, from }));
     assert_eq!(parsed("--version"), Ok(Command::Version));
     assert_eq!(parsed("--help"), Ok(Command::Help(help::GENERAL)));
     assert!(matches!(parsed("serve --help"), Ok(Command::Help(text)) if text.contains("serve")));
@@ -65,6 +67,7 @@ fn misuse_is_told() {
         ("serve -c a --try x", "--try does not belong here"),
         ("check --try x", "which configuration? Give -c FILE"),
         ("serve", "which configuration? Give -c FILE"),
+        ("migrate -c a", "from where? Give --from FILE, the SQLite store"),
         ("serve a.toml", "\"a.toml\" is one argument too many"),
         ("check -c a --json", "--json does not belong here"),
         ("demo --port 70000", "cannot parse argument \"70000\""),

@@ -51,6 +51,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         (
             "store",
             &[
+                "migrate",
                 "postgres",
                 "postgres/batch",
                 "postgres/link",
@@ -167,7 +168,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
             "watch",
         ],
     )],
-    &[("server", &["background", "control", "reload", "supervisor"])],
+    &[("server", &["background", "control", "reload", "storage", "supervisor"])],
     &[
         ("demo", &["app", "story", "story/browser"]),
         (

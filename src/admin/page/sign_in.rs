@@ -126,11 +126,12 @@ fn strangers(request: &Request) -> Response {
         return Problem::new(StatusCode::UNAUTHORIZED, "signed_out", detail).into_response();
     }
     let there = request.uri().path_and_query().map_or("/", |there| there.as_str());
-    let mut form = form_urlencoded::Serializer::new(String::from("/sign-in?"));
-    if there != "/" {
-        form.append_pair("next", there);
+    if there == "/" {
+        return Redirect::to("/sign-in").into_response();
     }
-    Redirect::to(form.finish().trim_end_matches('?')).into_response()
+    let mut next = form_urlencoded::Serializer::new(String::new());
+    let next = next.append_pair("next", there).finish();
+    Redirect::to(&format!("/sign-in?{next}")).into_response()
 }
 
 /// A request that changes something has to come from a form of ours.

@@ -237,7 +237,7 @@ fn a_report_tells_what_limits_would_have_done() {
     let request = office.request("GET", "/api/v1/report?format=html", VIEWER);
     let page = office.send(&request);
     assert_eq!(page.status, 200);
-    assert!(page.is("text/html") && page.text().contains("alice"), "{}", page.text());
+    assert!(page.is("text/html") && page.text().contains("sessions of shop"), "{}", page.text());
     assert!(
         !page.text().contains("http://") && !page.text().contains("https://"),
         "self-contained"
