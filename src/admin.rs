@@ -43,14 +43,6 @@ pub trait Control: Send + Sync {
     /// Ends those of `ids` that are live, for the admin `by`; answers how many, after the commit.
     async fn end(&self, ids: Vec<SessionId>, by: &str) -> Result<u32, ControlError>;
 
-    /// Ends every live session of `user` but `except`; answers how many, after the commit.
-    async fn end_user(
-        &self,
-        user: &str,
-        except: Option<SessionId>,
-        by: &str,
-    ) -> Result<u32, ControlError>;
-
     /// Ends every session that is live now; answers how many, after the commits.
     async fn end_all(&self, by: &str) -> Result<u32, ControlError>;
 
@@ -112,6 +104,14 @@ pub trait Control: Send + Sync {
 
     /// The reason why no traffic should be sent here is the error; a warning, if there is one, the rest.
     async fn ready(&self) -> Result<Option<String>, String>;
+
+    /// Ends every live session of `user` but `except`; answers how many, after the commit.
+    async fn end_user(
+        &self,
+        user: &str,
+        except: Option<SessionId>,
+        by: &str,
+    ) -> Result<u32, ControlError>;
 
     /// Credentials in use that no known login produced, latest use first. Never stored.
     fn untracked(&self) -> Vec<UntrackedUse> {

@@ -205,25 +205,13 @@ impl Args {
                 self.config = Some(parser.value()?.into());
                 "--config"
             }
-            "admin" => {
-                self.admin = Some(parser.value()?.string()?);
-                "--admin"
-            }
             "token-file" => {
                 self.token_file = Some(parser.value()?.into());
                 "--token-file"
             }
-            "upstream" => {
-                self.upstream = Some(parser.value()?.string()?);
-                "--upstream"
-            }
             "har" => {
                 self.har = Some(parser.value()?.into());
                 "--har"
-            }
-            "listen" => {
-                self.listen = Some(parser.value()?.string()?);
-                "--listen"
             }
             "out" => {
                 self.out = Some(parser.value()?.into());
@@ -233,34 +221,6 @@ impl Args {
                 self.from = Some(parser.value()?.into());
                 "--from"
             }
-            "try" => {
-                self.attempt = Some(parser.value()?.string()?);
-                "--try"
-            }
-            "user" => {
-                self.user = Some(parser.value()?.string()?);
-                "--user"
-            }
-            "state" => {
-                self.state = Some(parser.value()?.string()?);
-                "--state"
-            }
-            "except" => {
-                self.except = Some(parser.value()?.string()?);
-                "--except"
-            }
-            "since" => {
-                self.since = Some(parser.value()?.string()?);
-                "--since"
-            }
-            "until" => {
-                self.until = Some(parser.value()?.string()?);
-                "--until"
-            }
-            "standard" => {
-                self.standard = Some(parser.value()?.string()?);
-                "--standard"
-            }
             "limit" => {
                 self.limit = Some(parser.value()?.parse()?);
                 "--limit"
@@ -269,10 +229,33 @@ impl Args {
                 self.port = Some(parser.value()?.parse()?);
                 "--port"
             }
-            other => self.flag(other)?,
+            other => match self.text(other) {
+                Some((text, name)) => {
+                    *text = Some(parser.value()?.string()?);
+                    name
+                }
+                None => self.flag(other)?,
+            },
         };
         self.given.push(given);
         Ok(())
+    }
+
+    /// Options whose value is text as it is.
+    fn text(&mut self, name: &str) -> Option<(&mut Option<String>, &'static str)> {
+        Some(match name {
+            "admin" => (&mut self.admin, "--admin"),
+            "upstream" => (&mut self.upstream, "--upstream"),
+            "listen" => (&mut self.listen, "--listen"),
+            "try" => (&mut self.attempt, "--try"),
+            "user" => (&mut self.user, "--user"),
+            "state" => (&mut self.state, "--state"),
+            "except" => (&mut self.except, "--except"),
+            "since" => (&mut self.since, "--since"),
+            "until" => (&mut self.until, "--until"),
+            "standard" => (&mut self.standard, "--standard"),
+            _ => return None,
+        })
     }
 
     /// Options without a value.

@@ -159,6 +159,7 @@ fn assert_same(one: &Settings, other: &Settings) {
         let mut settings = settings.clone();
         // Of the text, not of what it says.
         settings.fingerprint.clear();
+        settings.written = "".into();
         let StorePlace::Sqlite(path) = &mut settings.store.place else { panic!("not SQLite") };
         for path in [path, &mut settings.store.key_file] {
             *path = path.file_name().unwrap().into();

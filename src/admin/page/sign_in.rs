@@ -200,10 +200,7 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 fn as_page(admin: &Admin, visitor: &Visitor, response: Response) -> Response {
     let Some(told) = response.extensions().get::<Told>() else { return response };
     let facts = context! { status => response.status().as_u16(), detail => &*told.0 };
-    let mut shown = match page(admin, visitor, "error.html", "", facts) {
-        Ok(shown) => shown,
-        Err(_) => return response,
-    };
+    let Ok(mut shown) = page(admin, visitor, "error.html", "", facts) else { return response };
     *shown.status_mut() = response.status();
     shown
 }

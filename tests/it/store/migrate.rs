@@ -1,6 +1,6 @@
 //! From SQLite to PostgreSQL: nothing is lost on the way, and nothing half done is left behind.
 
-use headcount::session::{EndReason, Key, KeyUse, Session, Timestamp};
+use headcount::session::{Ceiling, EndReason, Key, KeyUse, Session, Timestamp, UserLimit};
 use headcount::store::migrate::{Moved, to_postgres};
 use headcount::store::postgres::Server;
 use headcount::store::{CookieShape, Loaded, Plan, Retention};
@@ -25,7 +25,15 @@ async fn fill(store: &dyn Store) {
     let mut noted = session(200, "observed", 40);
     noted.would_end = session_end(50);
     let nobody = Session { user: None, ..session(201, "", 41) };
-    let (scope, decide) = always(Plan { sessions: vec![noted, nobody], ..Plan::default() });
+    let limit = |user: &str, ceiling| UserLimit {
+        user: user.into(),
+        ceiling,
+        set_at: Timestamp(60),
+        set_by: "ops".to_owned(),
+    };
+    let limits = vec![limit("ann", Ceiling::Sessions(4)), limit("\u{0}", Ceiling::Unlimited)];
+    let plan = Plan { sessions: vec![noted, nobody], limits, ..Plan::default() };
+    let (scope, decide) = always(plan);
     store.transact(scope, decide).await.unwrap();
     let late = Key { key_use: KeyUse::Superseded, ..bearer(400, 101, 60) };
     store.touch(Vec::new(), vec![late]).await.unwrap();
@@ -47,10 +55,11 @@ fn session_end(at: i64) -> Option<headcount::session::Ending> {
 }
 
 /// In an order of their own.
-fn sorted(mut loaded: Loaded) -> (Vec<Session>, Vec<Key>, Vec<CookieShape>) {
+fn sorted(mut loaded: Loaded) -> (Vec<Session>, Vec<Key>, Vec<CookieShape>, Vec<UserLimit>) {
     loaded.sessions.sort_by_key(|session| session.id);
     loaded.keys.sort_by_key(|key| key.key.0);
-    (loaded.sessions, loaded.keys, loaded.shapes)
+    loaded.limits.sort_by(|one, other| one.user.cmp(&other.user));
+    (loaded.sessions, loaded.keys, loaded.shapes, loaded.limits)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
