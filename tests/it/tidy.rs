@@ -70,7 +70,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("decide", &[]),
         ("registry", &["bounded", "entry", "table"]),
         ("set_cookie", &[]),
-        ("settings", &["store", "upstream"]),
+        ("settings", &["store", "strictness", "upstream"]),
     ],
     &[
         ("admin", &["api", "auth", "connection", "problem"]),
@@ -104,6 +104,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
                 "schema/scope",
                 "schema/server",
                 "schema/store",
+                "schema/strictness",
                 "schema/tls",
                 "schema/upstream",
                 "tree",
