@@ -110,6 +110,8 @@ pub struct SuccessMatch {
     pub status: StatusPatterns,
     /// Any of, on the Location header; empty: any or none.
     pub location: Patterns,
+    /// `!{path}`: the Location does not lead back to the path of the request.
+    pub leads_elsewhere: bool,
     /// All of: cookies set (`!name`: not set).
     pub sets: Vec<Negatable>,
     /// All of: cookies deleted (`!name`: not deleted).

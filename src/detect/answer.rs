@@ -84,14 +84,14 @@ pub fn wants_body(rules: &RuleSet, intent: &Intent, facts: AnswerFacts<'_>) -> b
     }
     let step = |step: &LoginIntent| &rules.steps[step.rule];
     if let Some(rule) =
-        intent.steps.iter().map(step).find(|rule| other_succeeded(rule, facts, Look::Past))
+        intent.steps.iter().map(step).find(|rule| other_succeeded(rule, intent, facts, Look::Past))
     {
         return rule.reads_answer_body();
     }
     let open = |rules: &[Rule], indices: &[usize]| {
         let rules = indices.iter().map(|at| &rules[*at]);
         let mut open = rules.filter(|rule| rule.reads_answer_body());
-        open.any(|rule| other_succeeded(rule, facts, Look::Past))
+        open.any(|rule| other_succeeded(rule, intent, facts, Look::Past))
     };
     open(&rules.refreshes, &intent.refreshes)
         || open(&rules.password_changes, &intent.password_changes)
@@ -114,16 +114,16 @@ pub fn outcome(rules: &RuleSet, intent: &Intent, facts: AnswerFacts<'_>) -> Outc
     }
     for step in &intent.steps {
         let rule = &rules.steps[step.rule];
-        if other_succeeded(rule, facts, Look::Into) {
+        if other_succeeded(rule, intent, facts, Look::Into) {
             return Outcome::Stepped { user: user_of(rule, step, facts) };
         }
     }
     let mut refreshes = intent.refreshes.iter().map(|at| &rules.refreshes[*at]);
-    if let Some(rule) = refreshes.find(|rule| other_succeeded(rule, facts, Look::Into)) {
+    if let Some(rule) = refreshes.find(|rule| other_succeeded(rule, intent, facts, Look::Into)) {
         return Outcome::Refreshed { tokens: issued(rule, facts) };
     }
     let succeeded = |rules: &[Rule], indices: &[usize]| {
-        indices.iter().any(|at| other_succeeded(&rules[*at], facts, Look::Into))
+        indices.iter().any(|at| other_succeeded(&rules[*at], intent, facts, Look::Into))
     };
     if succeeded(&rules.password_changes, &intent.password_changes) {
         return Outcome::PasswordChanged;
@@ -154,14 +154,14 @@ fn login_succeeded(
     look: Look,
 ) -> bool {
     match &rule.success {
-        Some(success) => matches(success, facts, look),
+        Some(success) => matches(success, &intent.path, facts, look),
         None => login_by_default(rules, rule, &intent.path, facts, look),
     }
 }
 
-fn other_succeeded(rule: &Rule, facts: AnswerFacts<'_>, look: Look) -> bool {
+fn other_succeeded(rule: &Rule, intent: &Intent, facts: AnswerFacts<'_>, look: Look) -> bool {
     match &rule.success {
-        Some(success) => matches(success, facts, look),
+        Some(success) => matches(success, &intent.path, facts, look),
         None => (200..400).contains(&facts.status),
     }
 }
@@ -177,15 +177,17 @@ fn user_of(rule: &Rule, login: &LoginIntent, facts: AnswerFacts<'_>) -> Option<S
     })
 }
 
-/// Whether an answer is as described.
-pub fn success_matches(wanted: &SuccessMatch, facts: AnswerFacts<'_>) -> bool {
-    matches(wanted, facts, Look::Into)
+/// Whether the answer to a request for `path` is as described.
+pub fn success_matches(wanted: &SuccessMatch, path: &str, facts: AnswerFacts<'_>) -> bool {
+    matches(wanted, path, facts, Look::Into)
 }
 
-fn matches(wanted: &SuccessMatch, facts: AnswerFacts<'_>, look: Look) -> bool {
+fn matches(wanted: &SuccessMatch, path: &str, facts: AnswerFacts<'_>, look: Look) -> bool {
     let location = header(facts.headers, "location");
+    let leads_back = || location.as_deref().is_some_and(|location| leads_to(location, path));
     wanted.status.matches(facts.status)
         && (wanted.location.is_empty() || wanted.location.matches_option(location.as_deref()))
+        && !(wanted.leads_elsewhere && leads_back())
         && all_hold(&wanted.sets, facts, false)
         && all_hold(&wanted.clears, facts, true)
         && wanted.is.iter().all(|(expression, patterns): &(Expression, Patterns)| {
@@ -246,7 +248,7 @@ fn login_by_default(
 /// Whether a Location leads to this path: as in `RequestMatch::is_about`, neither the case of
 /// letters nor a slash at the end makes a difference.
 fn leads_to(location: &str, path: &str) -> bool {
-    let end = location.find(['?', '#']).unwrap_or(location.len());
+    let end = location.find([';', '?', '#']).unwrap_or(location.len());
     let to = location[..end].trim_end_matches('/');
     let path = path.trim_end_matches('/');
     let page = path.rsplit('/').next().unwrap_or_default();

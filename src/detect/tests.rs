@@ -37,7 +37,14 @@ fn rules() -> RuleSet {
             role: Role::Session,
             key: vec![],
         }],
-        logins: vec![rule("/login/", status_and_sets("302", "sid")), rule("/default", None)],
+        logins: vec![
+            rule("/login/", status_and_sets("302", "sid")),
+            rule("/default", None),
+            rule(
+                "/*/login",
+                Some(SuccessMatch { leads_elsewhere: true, ..SuccessMatch::default() }),
+            ),
+        ],
         steps: Vec::new(),
         refreshes: Vec::new(),
         logouts: vec![rule("/logout/", Some(SuccessMatch { clears, ..SuccessMatch::default() }))],
@@ -163,6 +170,19 @@ fn without_a_test_of_its_own_a_login_leads_away_from_its_page() {
             assert_eq!(outcome(path, location), logged_in("alice"), "{path} to {location:?}");
         }
     }
+}
+
+#[test]
+fn a_location_can_be_asked_to_lead_elsewhere() {
+    let to =
+        |location: &str| run("POST", "/en/login", "username=alice", 302, &[("location", location)]);
+    for back in ["/en/login", "http://h/EN/login/?error", "/en/login;jsessionid=1?e", "login"] {
+        assert_eq!(to(back), Outcome::LoginFailed { user: Some("alice".to_owned()) }, "{back}");
+    }
+    for elsewhere in ["/", "/de/login", "/login", "/x/en/login", "http://h/?/en/login"] {
+        assert_eq!(to(elsewhere), logged_in("alice"), "{elsewhere}");
+    }
+    assert_eq!(run("POST", "/en/login", "username=alice", 200, &[]), logged_in("alice"));
 }
 
 #[test]

@@ -71,6 +71,9 @@ pub(super) fn success(rule: &SuccessMatch) -> Option<String> {
     if !rule.location.is_empty() {
         parts.push(format!("redirects to {}", quoted(&rule.location, "anywhere")));
     }
+    if rule.leads_elsewhere {
+        parts.push("does not redirect back to where the request went".to_owned());
+    }
     parts.extend(rule.sets.iter().map(|cookie| does(cookie, "sets", "set")));
     parts.extend(rule.clears.iter().map(|cookie| does(cookie, "deletes", "delete")));
     parts.extend(conditions(&rule.is).map(|condition| format!("answers with {condition}")));

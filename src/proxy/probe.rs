@@ -343,7 +343,7 @@ impl Worker {
 
 /// What an answer says.
 fn who(probe: &Probe, facts: AnswerFacts<'_>, credentials: &[Bare]) -> Who {
-    if detect::success_matches(&probe.anonymous, facts) {
+    if detect::success_matches(&probe.anonymous, &probe.path, facts) {
         return Who::Nobody;
     }
     // Who was let in with HTTP Basic has the name that was sent.

@@ -183,7 +183,8 @@ impl Table {
 
     /// Drops keys that another replica has pruned, unless a later change brought them back, and
     /// sessions with their last key, even those that are live as far as we know: their end has been
-    /// pruned as well. Returns the tokens to cancel once the lock is released.
+    /// pruned as well. Late keys that only we still have go along. Returns the tokens to cancel
+    /// once the lock is released.
     pub(super) fn forget_pruned(&mut self, keys: &[(SessionKey, i64)]) -> Vec<CancellationToken> {
         let mut cut = Vec::new();
         for (key, seq) in keys {
@@ -192,10 +193,14 @@ impl Table {
             };
             let entry = Arc::clone(&slot.entry);
             self.drop_key(key);
-            if self.by_id.get(&entry.id).is_some_and(|row| row.keys.is_empty()) {
-                cut.extend(entry.take_cut());
-                self.drop_row(&entry);
-            }
+            let late = |key| self.by_key.get(key).is_some_and(|slot| slot.late);
+            let Some(row) = self.by_id.get(&entry.id).filter(|row| row.keys.iter().all(late))
+            else {
+                continue;
+            };
+            row.keys.clone().iter().for_each(|key| self.drop_key(key));
+            cut.extend(entry.take_cut());
+            self.drop_row(&entry);
         }
         cut
     }

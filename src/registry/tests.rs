@@ -139,6 +139,22 @@ fn what_another_replica_pruned_goes_unless_it_came_back() {
 }
 
 #[test]
+fn a_pruned_session_takes_the_late_keys_along_that_only_this_replica_kept() {
+    let registry = registry();
+    registry.apply(&change(&[live(1, Some("ann"), 1)], &[bearer(1, 1), bearer(2, 1)]));
+    let late = Key { key_use: KeyUse::Fenced, ..bearer(9, 1) };
+    assert!(registry.add_late_key(late, 2));
+    let prune = |keys: &[u64]| {
+        let forgotten = keys.iter().map(|number| (key(*number), 5)).collect();
+        registry.apply(&Committed { forgotten, ..Committed::default() });
+    };
+    prune(&[1]);
+    assert!(registry.lookup(key(9)).is_some() && registry.by_id(id(1)).is_some());
+    prune(&[2]);
+    assert_eq!(registry.counts(), Counts { live: 0, users: 0, tombstones: 0, keys: 0 });
+}
+
+#[test]
 fn what_is_under_way_can_be_cut_without_an_end() {
     let registry = registry();
     registry.apply(&change(&[live(1, Some("ann"), 1)], &[]));

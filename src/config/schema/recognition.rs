@@ -189,7 +189,14 @@ pub(super) fn conditions_met(table: &mut Table<'_>, key: &'static str) -> Succes
 
 fn success_of(mut table: Table<'_>, kind: Kind, credentials: &[Credential]) -> SuccessMatch {
     let status = status(&mut table);
-    let location = table.texts("location");
+    let mut location = table.texts("location");
+    let written = location.len();
+    location.retain(|at| at.value != "!{path}");
+    let leads_elsewhere = location.len() < written;
+    for At { value, at } in location.iter().filter(|at| at.value.contains("{path}")) {
+        let what = format!("knows `{{path}}` by itself only, not in \"{value}\"");
+        table.wrong("location", at, &what, "\"!{path}\": not back to the path of the request");
+    }
     refuse_contradictions(&table, "location", &location, Glob::name);
     let location = Patterns::new(location.iter().map(|at| at.value.as_str()), Glob::name);
     let written = table.texts("sets");
@@ -213,6 +220,7 @@ fn success_of(mut table: Table<'_>, kind: Kind, credentials: &[Credential]) -> S
     let success = SuccessMatch {
         status,
         location,
+        leads_elsewhere,
         sets,
         clears: cookie_patterns(&table, "clears", &written),
         is: conditions(&mut table, Side::Response),

@@ -148,7 +148,7 @@ pub(super) async fn changes_since(
     seq: i64,
 ) -> Result<(Committed, Vec<Timestamp>), StoreError> {
     const KEYS: &str = "SELECT key, exact, session, key_use, since, change_seq, late \
-        FROM headcount.session_keys WHERE change_seq > $1";
+        FROM headcount.session_keys WHERE change_seq > $1 ORDER BY since, key DESC";
     const DROPPED: &str =
         "SELECT key, change_seq FROM headcount.dropped_keys WHERE change_seq > $1";
     const SESSIONS: &str = concat!(
@@ -158,7 +158,8 @@ pub(super) async fn changes_since(
         "FROM headcount.sessions WHERE change_seq > $1 ORDER BY change_seq"
     );
     let mut change = Committed::default();
-    // Keys first: the session that a key leads to is then sure to be read as well.
+    // Keys first: the session that a key leads to is then sure to be read as well. Of late keys the
+    // registry keeps the last it is given, and the store the last by this order.
     for row in sqlx::query(KEYS).bind(seq).fetch_all(&mut *connection).await? {
         if row.try_get(6)? {
             change.late_keys.push(key_of(&row)?);
