@@ -5,6 +5,8 @@ mod background;
 mod control;
 mod reload;
 mod supervisor;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

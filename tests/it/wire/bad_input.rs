@@ -2,7 +2,7 @@
 //! as it came.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 use super::{Gate, HTML, LOGIN, Site, configured, refusals};
 use crate::support::http::{Connection, Request};
@@ -285,7 +285,10 @@ fn a_connection_on_which_nothing_comes_is_closed_without_a_word() {
 
 #[test]
 fn an_app_that_is_down_is_answered_502() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Bound, so that nobody else gets the port, but nobody listens.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let closed = held.local_addr().unwrap();
     let proxy = Proxy::start(closed, None, &configured("", LOGIN));
     let answer = proxy.browser().get("/");
     assert_eq!(answer.status, 502);
