@@ -49,6 +49,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         (
             "store",
             &[
+                "migrate",
                 "postgres",
                 "postgres/batch",
                 "postgres/link",
@@ -145,7 +146,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
             "watch",
         ],
     )],
-    &[("server", &["background", "control", "reload", "supervisor"])],
+    &[("server", &["background", "control", "reload", "storage", "supervisor"])],
     &[
         ("demo", &["app", "story", "story/browser"]),
         (
