@@ -71,7 +71,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("decide", &[]),
         ("registry", &["bounded", "entry", "table"]),
         ("set_cookie", &[]),
-        ("settings", &["store", "upstream"]),
+        ("settings", &["store", "strictness", "upstream"]),
     ],
     &[
         ("admin", &["api", "auth", "connection", "problem"]),
@@ -105,6 +105,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
                 "schema/scope",
                 "schema/server",
                 "schema/store",
+                "schema/strictness",
                 "schema/tls",
                 "schema/upstream",
                 "tree",
