@@ -6,6 +6,8 @@ mod control;
 mod reload;
 mod storage;
 mod supervisor;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

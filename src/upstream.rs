@@ -31,7 +31,7 @@ use crate::body::{AppBody, RequestBody, Upload};
 use crate::idle::Alarm;
 use crate::policy::Permit;
 use crate::refusal::Refusal;
-use crate::settings::{AppHttp, UpstreamSettings};
+use crate::settings::{AppHttp, Lenience, UpstreamSettings};
 
 /// Why there is no answer from the app.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +50,8 @@ pub enum UpstreamError {
         "the app's answer has no clear end: its Content-Length or Transfer-Encoding is ambiguous"
     )]
     Framing,
-    #[error("the app sent more than {} interim answers", strict::INTERIM_MAX)]
-    Interim,
+    #[error("the app sent more than {0} interim answers")]
+    Interim(usize),
     #[error("the app's answer has more than {0} header lines")]
     Headers(usize),
     #[error("the app did not answer in time")]
@@ -75,7 +75,7 @@ impl UpstreamError {
             | Self::Closed(_)
             | Self::Invalid(_)
             | Self::Framing
-            | Self::Interim
+            | Self::Interim(_)
             | Self::Headers(_) => Refusal::UpstreamInvalid,
             Self::Host => Refusal::HostInvalid,
             Self::RequestBody(refusal) => *refusal,
@@ -102,6 +102,8 @@ pub struct Upstream {
     shared: Option<Arc<Shared>>,
     scheme: &'static str,
     headers_max: usize,
+    interim_max: usize,
+    lenience: Lenience,
     first_byte_timeout: Duration,
 }
 
@@ -122,6 +124,8 @@ impl Upstream {
             pool,
             scheme: if secure { "https" } else { "http" },
             headers_max: settings.headers_max,
+            interim_max: settings.interim_max,
+            lenience: settings.lenience,
             first_byte_timeout: Duration::from_millis(settings.first_byte_timeout_ms),
         }
     }
@@ -238,18 +242,18 @@ impl Upstream {
     ) -> Result<Result<Response<Incoming>, UpstreamError>, Box<TrySendError<Request<RequestBody>>>>
     {
         let mut driver = AbortOnDrop(Some(link.driver()));
-        let flooded = strict::limit_interim(&mut request);
+        let flooded = strict::limit_interim(&mut request, self.interim_max);
         let answer = link.sender().try_send_request(request);
         let answer = tokio::select! {
             biased;
-            () = flooded.cancelled() => return Ok(Err(UpstreamError::Interim)),
+            () = flooded.cancelled() => return Ok(Err(UpstreamError::Interim(self.interim_max))),
             answer = in_time(answer, upload, self.first_byte_timeout) => answer,
         };
         let Some(answer) = answer else {
             return Ok(Err(UpstreamError::Timeout));
         };
         let mut response = answer.map_err(Box::new)?;
-        if !strict::check_framing(response.headers_mut()) {
+        if !strict::check_framing(response.headers_mut(), self.lenience) {
             return Ok(Err(UpstreamError::Framing));
         }
         driver.0 = None;

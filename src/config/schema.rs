@@ -10,6 +10,7 @@ mod recognition;
 mod scope;
 mod server;
 mod store;
+mod strictness;
 mod tls;
 mod upstream;
 
@@ -56,9 +57,10 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
         ("self_service", "the admin API; pages for users come with a later version"),
     ]);
     root.finish();
-    Settings {
+    let mut settings = Settings {
         fingerprint: String::new(),
         written: "".into(),
+        unsafe_keys: Vec::new(),
         server,
         upstream,
         app,
@@ -76,7 +78,9 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
         store,
         admin,
         log,
-    }
+    };
+    settings.unsafe_keys = strictness::unsafe_keys(&settings);
+    settings
 }
 
 /// `probe:` yields nothing without `[identity.probe]`.

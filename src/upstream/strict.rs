@@ -9,9 +9,7 @@ use http::{Method, Request};
 use http_body::Body;
 use tokio_util::sync::CancellationToken;
 
-/// Interim answers (1xx) to one request. Nobody gets to see them; more than these nobody sends for a
-/// reason.
-pub(super) const INTERIM_MAX: usize = 8;
+use crate::settings::Lenience;
 
 /// hyper sends a GET without the body it came with, if the length of that is not known before.
 pub(super) fn keep_body<B: Body>(request: &mut Request<B>) {
@@ -21,12 +19,13 @@ pub(super) fn keep_body<B: Body>(request: &mut Request<B>) {
     }
 }
 
-/// Counts the interim answers to a request; the token is cancelled by the first too many.
-pub(super) fn limit_interim<B>(request: &mut Request<B>) -> CancellationToken {
+/// Counts the interim answers to a request, which nobody gets to see; the token is cancelled by the
+/// first too many.
+pub(super) fn limit_interim<B>(request: &mut Request<B>, max: usize) -> CancellationToken {
     let flooded = CancellationToken::new();
     let (count, token) = (Arc::new(AtomicUsize::new(0)), flooded.clone());
     hyper::ext::on_informational(request, move |_| {
-        if count.fetch_add(1, Ordering::Relaxed) == INTERIM_MAX {
+        if count.fetch_add(1, Ordering::Relaxed) == max {
             token.cancel();
         }
     });
@@ -35,7 +34,11 @@ pub(super) fn limit_interim<B>(request: &mut Request<B>) -> CancellationToken {
 
 /// Holds an answer's framing to RFC 9112 §6, of which hyper's reading is lenient: one encoding,
 /// `chunked`, and no length beside it; or one length. The same length said twice is said once.
-pub(super) fn check_framing(headers: &mut HeaderMap) -> bool {
+pub(super) fn check_framing(headers: &mut HeaderMap, lenience: Lenience) -> bool {
+    if lenience.length_beside_chunks && headers.contains_key(TRANSFER_ENCODING) {
+        // hyper goes by the encoding.
+        headers.remove(CONTENT_LENGTH);
+    }
     let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(encoding) = encodings.next() {
         return encoding.as_bytes().eq_ignore_ascii_case(b"chunked")
@@ -69,7 +72,7 @@ mod tests {
             for (name, value) in lines {
                 headers.append(*name, HeaderValue::from_static(value));
             }
-            let held = check_framing(&mut headers);
+            let held = check_framing(&mut headers, Lenience::default());
             (held, headers.get_all(CONTENT_LENGTH).iter().count())
         };
         let (length, encoding) = ("content-length", "transfer-encoding");

@@ -73,7 +73,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("decide", &[]),
         ("registry", &["bounded", "entry", "table"]),
         ("set_cookie", &[]),
-        ("settings", &["store", "upstream"]),
+        ("settings", &["store", "strictness", "upstream"]),
     ],
     &[
         (
@@ -128,6 +128,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
                 "schema/scope",
                 "schema/server",
                 "schema/store",
+                "schema/strictness",
                 "schema/tls",
                 "schema/upstream",
                 "tree",
