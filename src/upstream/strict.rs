@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request};
 use http_body::Body;
-use tokio_util::sync::CancellationToken;
+use parking_lot::Mutex;
 
 /// Interim answers (1xx) to one request. Nobody gets to see them; more than these nobody sends for a
 /// reason.
@@ -21,16 +22,38 @@ pub(super) fn keep_body<B: Body>(request: &mut Request<B>) {
     }
 }
 
-/// Counts the interim answers to a request; the token is cancelled by the first too many.
-pub(super) fn limit_interim<B>(request: &mut Request<B>) -> CancellationToken {
-    let flooded = CancellationToken::new();
-    let (count, token) = (Arc::new(AtomicUsize::new(0)), flooded.clone());
-    hyper::ext::on_informational(request, move |_| {
-        if count.fetch_add(1, Ordering::Relaxed) == INTERIM_MAX {
-            token.cancel();
+/// The interim answers to one request so far.
+#[derive(Debug, Default)]
+pub(super) struct Interim {
+    count: AtomicUsize,
+    waiting: Mutex<Option<Waker>>,
+}
+
+impl Interim {
+    /// Counts those to `request`.
+    pub(super) fn of<B>(request: &mut Request<B>) -> Arc<Self> {
+        let interim = Arc::new(Self::default());
+        let counting = Arc::clone(&interim);
+        hyper::ext::on_informational(request, move |_| {
+            if counting.count.fetch_add(1, Ordering::AcqRel) == INTERIM_MAX
+                && let Some(waker) = counting.waiting.lock().take()
+            {
+                waker.wake();
+            }
+        });
+        interim
+    }
+
+    /// Whether there were too many; if not, the task is woken by the first too many.
+    pub(super) fn poll_flooded(&self, cx: &Context<'_>) -> bool {
+        let mut waiting = self.waiting.lock();
+        if !waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waiting = Some(cx.waker().clone());
         }
-    });
-    flooded
+        drop(waiting);
+        // After the waker is in place, or one that comes just now would be missed.
+        self.count.load(Ordering::Acquire) > INTERIM_MAX
+    }
 }
 
 /// Holds an answer's framing to RFC 9112 §6, of which hyper's reading is lenient: one encoding,
