@@ -32,6 +32,7 @@ enum Command {
     Explain { config: PathBuf },
     Presets { name: Option<String> },
     Pages { name: Option<String> },
+    Migrate { config: PathBuf, from: PathBuf },
     Sessions { access: Access, action: Action },
     Health { access: Access },
     Learn(LearnArgs),
@@ -82,6 +83,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Explain { config } => local::explain(&config),
         Command::Presets { name } => local::presets(name.as_deref()),
         Command::Pages { name } => local::pages(name.as_deref()),
+        Command::Migrate { config, from } => local::migrate(&config, &from),
         Command::Sessions { access, action } => remote::sessions(&access, &action),
         Command::Health { access } => remote::health(&access),
         Command::Learn(args) => learn::run(&args),
@@ -131,6 +133,7 @@ struct Args {
     har: Option<PathBuf>,
     listen: Option<String>,
     out: Option<PathBuf>,
+    from: Option<PathBuf>,
     attempt: Option<String>,
     user: Option<String>,
     state: Option<String>,
@@ -192,6 +195,10 @@ impl Args {
             "out" => {
                 self.out = Some(parser.value()?.into());
                 "--out"
+            }
+            "from" => {
+                self.from = Some(parser.value()?.into());
+                "--from"
             }
             "try" => {
                 self.attempt = Some(parser.value()?.string()?);
@@ -272,6 +279,12 @@ impl Args {
                 Ok(Command::Health { access: self.access()? })
             }
             "sessions" => self.into_sessions(),
+            "migrate" => {
+                self.allow(&["--config", "--from"], 0..=0)?;
+                let config = self.config.ok_or("which configuration? Give -c FILE")?;
+                let from = self.from.ok_or("from where? Give --from FILE, the SQLite store")?;
+                Ok(Command::Migrate { config, from })
+            }
             "learn" => self.into_learn(),
             "check" if self.attempt.is_some() => {
                 self.allow(&["--config", "--try"], 0..=0)?;
@@ -379,6 +392,8 @@ mod tests {
             parsed("check -c a --try http://h:1"),
             Ok(Command::Try { config: "a".into(), url })
         );
+        let (config, from) = ("a".into(), "b.db".into());
+        assert_eq!(parsed("migrate -c a --from b.db"), Ok(Command::Migrate { config, from }));
         assert_eq!(parsed("--version"), Ok(Command::Version));
         assert_eq!(parsed("--help"), Ok(Command::Help(help::GENERAL)));
         assert!(
@@ -411,6 +426,7 @@ mod tests {
             ("serve -c a --try x", "--try does not belong here"),
             ("check --try x", "which configuration? Give -c FILE"),
             ("serve", "which configuration? Give -c FILE"),
+            ("migrate -c a", "from where? Give --from FILE, the SQLite store"),
             ("serve a.toml", "\"a.toml\" is one argument too many"),
             ("check -c a --json", "--json does not belong here"),
             ("demo --port 70000", "cannot parse argument \"70000\""),

@@ -22,7 +22,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 pub(crate) use self::frames::{Metered, PREFACE};
 use self::framing::Framing;
 pub(crate) use self::state::{ConnState, Phase, Tracked};
-pub(crate) use self::streams::{Advice, Hold, Streams};
+pub(crate) use self::streams::{Advice, Hold, Stream, Streams, Watched};
 use crate::body::{Body, KeepAlive};
 use crate::idle::Alarm;
 use crate::peer::Peer;

@@ -7,8 +7,9 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Version};
 
 use crate::client::Caller;
+use crate::peer::ServerName;
 use crate::refusal::Refusal;
-use crate::settings::ServerLimits;
+use crate::settings::{Accepted, ServerLimits, ServerSettings, host_name};
 
 /// RFC 9110 §7.6.1, and the older ones seen in the wild.
 fn is_hop_by_hop(name: &str) -> bool {
@@ -68,14 +69,19 @@ pub struct Checked {
 
 /// Refuses what two parsers could read differently, and what this proxy does not do. hyper has
 /// already refused malformed heads; this closes what it lets through.
-pub fn check<B>(request: &Request<B>, limits: &ServerLimits) -> Result<Checked, Refusal> {
-    let headers = request.headers();
-    if request.method() == Method::CONNECT || request.method() == Method::TRACE {
-        return Err(Refusal::MethodRefused);
-    }
-    check_target(request, limits)?;
-    check_host(request)?;
+pub fn check<B>(
+    request: &Request<B>,
+    caller: &Caller,
+    settings: &ServerSettings,
+) -> Result<Checked, Refusal> {
+    let (headers, limits, accepted) = (request.headers(), &settings.limits, &settings.accepted);
+    check_method(request.method(), accepted)?;
+    check_target(request, settings)?;
+    check_host(request, accepted.missing_host)?;
     check_framing(request)?;
+    if !is_served(&caller.host, accepted) || !is_of_handshake(request) {
+        return Err(Refusal::HostUnknown);
+    }
     if headers.contains_key(header::TRAILER) {
         return Err(Refusal::RequestTrailers);
     }
@@ -104,6 +110,13 @@ pub fn from_http2<B>(request: &mut Request<B>, limits: &ServerLimits) -> Result<
     if request.headers().len() > limits.headers_max {
         return Err(Refusal::HeadTooLarge);
     }
+    // RFC 9113 §8.2.1: the app would read them without.
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let padded =
+        |value: &HeaderValue| blank(value.as_bytes().first()) || blank(value.as_bytes().last());
+    if request.headers().values().any(padded) {
+        return Err(Refusal::MalformedHead);
+    }
     if request.headers().get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
         return Err(Refusal::FramingInvalid);
     }
@@ -116,7 +129,7 @@ pub fn from_http2<B>(request: &mut Request<B>, limits: &ServerLimits) -> Result<
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::HostInvalid)?;
         request.headers_mut().insert(header::HOST, host);
     }
-    check_host(request)?;
+    check_host(request, false)?;
     // RFC 9113 §8.2.3: one cookie list, split for the sake of compression.
     let mut crumbs = request.headers().get_all(header::COOKIE).iter();
     if crumbs.nth(1).is_some() {
@@ -133,10 +146,37 @@ pub fn from_http2<B>(request: &mut Request<B>, limits: &ServerLimits) -> Result<
     Ok(())
 }
 
-fn check_target<B>(request: &Request<B>, limits: &ServerLimits) -> Result<(), Refusal> {
+/// `post` is not POST, but some servers make it one behind the back of every rule.
+fn check_method(method: &Method, accepted: &Accepted) -> Result<(), Refusal> {
+    let never = method == Method::CONNECT || method == Method::TRACE;
+    let name = method.as_str();
+    let small = name.bytes().any(|byte| byte.is_ascii_lowercase());
+    let listed = accepted.methods.is_empty() || accepted.methods.iter().any(|known| known == name);
+    if never || small || !listed { Err(Refusal::MethodRefused) } else { Ok(()) }
+}
+
+/// `host` is what the client asked for, perhaps by the word of a trusted proxy.
+fn is_served(host: &str, accepted: &Accepted) -> bool {
+    accepted.hosts.is_empty() || accepted.hosts.matches(&host_name(host))
+}
+
+/// Whether Host is the name that the client gave in the handshake, where that is asked for. Addresses
+/// are given by nobody (RFC 6066 §3).
+fn is_of_handshake<B>(request: &Request<B>) -> bool {
+    let Some(ServerName(named)) = request.extensions().get::<ServerName>() else { return true };
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host_name(host.unwrap_or_default());
+    let address = host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok();
+    match named {
+        Some(named) => host == host_name(named),
+        None => address,
+    }
+}
+
+fn check_target<B>(request: &Request<B>, settings: &ServerSettings) -> Result<(), Refusal> {
     let uri = request.uri();
     let length = uri.path_and_query().map_or(0, |target| target.as_str().len());
-    if length > limits.target_bytes_max {
+    if length > settings.limits.target_bytes_max {
         return Err(Refusal::TargetTooLong);
     }
     let asterisk = uri.path() == "*";
@@ -147,21 +187,27 @@ fn check_target<B>(request: &Request<B>, limits: &ServerLimits) -> Result<(), Re
     };
     // RFC 9112 §3.2: raw UTF-8 and control characters are no target; servers decode them apart.
     let plain = uri.path().bytes().chain(uri.query().unwrap_or_default().bytes());
-    if !shape || !plain.into_iter().all(|byte| (0x21..0x7f).contains(&byte)) {
+    let odd = settings.accepted.non_ascii_targets;
+    let fine = |byte: u8| (0x21..0x7f).contains(&byte) || (odd && byte >= 0x80);
+    if !shape || !plain.into_iter().all(fine) {
         return Err(Refusal::TargetInvalid);
     }
     Ok(())
 }
 
-fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
+fn check_host<B>(request: &Request<B>, may_be_missing: bool) -> Result<(), Refusal> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
         return Err(Refusal::HostDuplicate);
     }
     let Some(host) = host else {
-        let old = request.version() == Version::HTTP_10 && request.uri().authority().is_none();
-        return if old { Ok(()) } else { Err(Refusal::HostMissing) };
+        let old = request.version() == Version::HTTP_10 || may_be_missing;
+        return if old && request.uri().authority().is_none() {
+            Ok(())
+        } else {
+            Err(Refusal::HostMissing)
+        };
     };
     if host.is_empty() {
         return Err(Refusal::HostMissing);
@@ -207,7 +253,7 @@ fn check_framing<B>(request: &Request<B>) -> Result<(), Refusal> {
     let headers = request.headers();
     for name in headers.keys().filter(|name| name.as_str().contains('_')) {
         let dashed = name.as_str().replace('_', "-");
-        if matches!(&*dashed, "transfer-encoding" | "content-length" | "host" | "cookie") {
+        if PROTECTED.contains(&&*dashed) || HOP_BY_HOP.contains(&&*dashed) {
             return Err(Refusal::FramingInvalid);
         }
     }

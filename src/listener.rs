@@ -28,6 +28,7 @@ use hyper::server::conn::{http1 as hyper_http1, http2 as hyper_http2};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsStream;
 
 use self::addresses::{Addresses, Seat};
 use self::arrival::Entrance;
@@ -40,10 +41,10 @@ use crate::body::Body;
 use crate::conn::Deadlines;
 pub use crate::conn::Hooks;
 use crate::lifecycle::Lifecycle;
-use crate::peer::Peer;
+use crate::peer::{Peer, ServerName};
 use crate::refusal::Refusal;
 use crate::settings::ServerSettings;
-use crate::socket::Socket;
+use crate::socket::{Socket, Transport};
 use crate::tls::Tls;
 
 /// After an error of the listener itself, such as too many open files.
@@ -74,6 +75,8 @@ pub struct Edge {
     connections: Arc<Semaphore>,
     connections_max: usize,
     addresses: Arc<Addresses>,
+    /// The same for streams of HTTP/2, which are many on one connection.
+    stream_addresses: Arc<Addresses>,
     rejects: Arc<Semaphore>,
     terms: ArcSwap<Terms>,
     pulse: Pulse,
@@ -85,6 +88,7 @@ struct Terms {
     http1: hyper_http1::Builder,
     http2: hyper_http2::Builder<http2::Tasks>,
     control_frames_max: u32,
+    host_is_sni: bool,
     deadlines: Deadlines,
     shutdown_grace: Duration,
 }
@@ -96,6 +100,7 @@ impl Terms {
             http1: http1::builder(&settings.limits),
             http2: http2::builder(settings, lifecycle.clone()),
             control_frames_max: settings.limits.http2.control_frames_max,
+            host_is_sni: settings.accepted.host_is_sni,
             deadlines: Deadlines::of(&settings.limits),
             shutdown_grace: Duration::from_millis(settings.shutdown_grace_ms),
         }
@@ -117,6 +122,7 @@ impl Edge {
             connections: Arc::new(Semaphore::new(connections_max)),
             connections_max,
             addresses: Addresses::new(settings.limits.connections_per_address_max),
+            stream_addresses: Addresses::new(settings.limits.http2.streams_per_address_max),
             rejects: Arc::new(Semaphore::new(REJECTS_MAX)),
             pulse: Pulse::new(settings.workers.max(1)),
         }
@@ -140,17 +146,25 @@ impl Edge {
     /// Counts a connection for its address. Those of trusted proxies carry many clients, and a unix
     /// socket has no address.
     fn seat(&self, terms: &Terms, peer: Peer) -> Result<Option<Seat>, Refusal> {
-        match peer.ip() {
-            Some(address) if !terms.entrance.trusts(peer) => {
-                self.addresses.take(address).map(Some).ok_or(Refusal::TooManyConnections)
-            }
-            _ => Ok(None),
-        }
+        take_seat(&self.addresses, terms, peer).ok_or(Refusal::TooManyConnections)
+    }
+
+    /// The same for a stream.
+    fn stream_seat(&self, terms: &Terms, peer: Peer) -> Result<Option<Seat>, Refusal> {
+        take_seat(&self.stream_addresses, terms, peer).ok_or(Refusal::TooManyStreams)
     }
 
     /// Client connections that are open now, tunnels included.
     pub fn connections_open(&self) -> usize {
         self.connections_max - self.connections.available_permits()
+    }
+}
+
+/// `None`: there is none left for the client's address.
+fn take_seat(addresses: &Arc<Addresses>, terms: &Terms, peer: Peer) -> Option<Option<Seat>> {
+    match peer.ip() {
+        Some(address) if !terms.entrance.trusts(peer) => addresses.take(address).map(Some),
+        _ => Some(None),
     }
 }
 
@@ -322,6 +336,19 @@ async fn connection<S: Service>(
         Some((transport, peer, true)) => {
             Box::pin(http2::serve(transport, peer, server, admission)).await;
         }
+    }
+}
+
+/// What its requests are compared with, where that is asked for.
+fn server_name(transport: &Transport, terms: &Terms) -> Option<ServerName> {
+    match transport {
+        Transport::Tls(stream) if terms.host_is_sni => match &**stream {
+            TlsStream::Server(stream) => {
+                Some(ServerName(stream.get_ref().1.server_name().map(Arc::from)))
+            }
+            TlsStream::Client(_) => None,
+        },
+        _ => None,
     }
 }
 

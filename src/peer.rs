@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// One per connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,11 @@ pub struct Peer {
     /// A trusted proxy is believed what it says about whom it forwards for.
     pub may_introduce: bool,
 }
+
+/// Comes with a request where Host has to be the name of the TLS handshake; `None`: the client gave
+/// none.
+#[derive(Clone, Debug)]
+pub struct ServerName(pub Option<Arc<str>>);
 
 impl Peer {
     /// Who came over a unix socket.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{
-    CACHE_CONTROL, COOKIE, HOST, HeaderMap, HeaderValue, USER_AGENT, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, COOKIE, HOST, HeaderMap, HeaderValue, USER_AGENT, WWW_AUTHENTICATE,
 };
 use http::request::Parts;
 use http::{Method, Request, Response, Uri, Version};
@@ -146,7 +146,7 @@ impl Worker {
         // 1 who is calling
         let caller = Caller::identify(&peer, request.headers(), &settings.server.trusted_proxies);
         // 2 read the request
-        let upgrade = headers::check(&request, &settings.server.limits)?.upgrade;
+        let upgrade = headers::check(&request, &caller, &settings.server)?.upgrade;
         let cut = proxy.carriers.cut_from(request.uri_mut());
         cut.map_err(|_| Refusal::TargetInvalid)?;
         let path = path::canonical(request.uri().path());
@@ -467,7 +467,12 @@ impl Proxy {
     fn refuse(&self, refusal: Refusal, peer: Peer, audience: Audience) -> Response<Body> {
         let id = keyring::random::<8>().map_or_else(|_| String::new(), |id| keyring::hex(&id));
         self.refused(refusal, peer, &id);
-        enforce::refuse(&self.settings.pages, refusal, audience, &id)
+        let mut response = enforce::refuse(&self.settings.pages, refusal, audience, &id);
+        let allow = self.settings.server.accepted.allow();
+        if let (Refusal::MethodRefused, Some(allow)) = (refusal, allow) {
+            response.headers_mut().insert(ALLOW, allow);
+        }
+        response
     }
 
     /// Counts and logs a refusal, whoever made it.

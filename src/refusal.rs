@@ -58,6 +58,8 @@ refusals! {
     PlainHttp "plain_http" BAD_REQUEST Downstream;
     /// The head is not HTTP/1.
     MalformedHead "malformed_head" BAD_REQUEST Downstream;
+    /// Another version of HTTP than 1.0 and 1.1.
+    VersionUnsupported "version_unsupported" HTTP_VERSION_NOT_SUPPORTED Downstream;
     /// More HTTP/2 frames that ask for nothing than an honest client sends.
     Http2Flood "http2_flood" BAD_REQUEST Downstream;
     /// HTTP/1.1 without Host, or an empty one.
@@ -66,6 +68,8 @@ refusals! {
     HostDuplicate "host_duplicate" BAD_REQUEST Downstream;
     /// Host is not `name[:port]`.
     HostInvalid "host_invalid" BAD_REQUEST Downstream;
+    /// Host is none of those that are served, or not the name of the TLS handshake.
+    HostUnknown "host_unknown" MISDIRECTED_REQUEST Downstream;
     /// The authority of an absolute target differs from Host.
     AuthorityMismatch "authority_mismatch" BAD_REQUEST Downstream;
     /// The target is not a path, or has userinfo or characters that no target has.
@@ -86,7 +90,7 @@ refusals! {
     BodyInvalid "body_invalid" BAD_REQUEST Downstream;
     /// A bearer token in a body that no live session has, and that may not pass.
     TokenUnknown "token_unknown" UNAUTHORIZED Downstream;
-    /// CONNECT or TRACE.
+    /// CONNECT, TRACE, a method in small letters, or none of those that are let through.
     MethodRefused "method_refused" METHOD_NOT_ALLOWED Downstream;
     /// The head did not arrive in time.
     HeadTimeout "head_timeout" REQUEST_TIMEOUT Downstream;
@@ -108,6 +112,8 @@ refusals! {
     LoginOverSession "login_over_session" FORBIDDEN Downstream;
     /// Too many connections from one address.
     TooManyConnections "too_many_connections" TOO_MANY_REQUESTS Downstream;
+    /// Too many requests at a time from one address over HTTP/2.
+    TooManyStreams "too_many_streams" TOO_MANY_REQUESTS Downstream;
     /// Too many connections, or draining.
     Overloaded "overloaded" SERVICE_UNAVAILABLE Internal;
     /// The app could not be asked who somebody is, or too much was asked of it.

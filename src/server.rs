@@ -4,7 +4,10 @@
 mod background;
 mod control;
 mod reload;
+mod storage;
 mod supervisor;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -32,20 +35,18 @@ use crate::proxy::{Lasting, Live, LiveWorker, Proxy};
 use crate::recorder::RegistryFeed;
 use crate::refusal::Refusal;
 use crate::registry::Registry;
-use crate::settings::{ListenAddress, Settings, StorePlace};
-use crate::store::{self, Store, StoreError};
+use crate::settings::{ListenAddress, Settings};
+use crate::store::StoreError;
 use crate::tls::{Tls, TlsError};
 
 use self::control::AdminControl;
 use self::reload::Reloader;
+pub use self::storage::migrate;
 
 /// Audit events a slow listener may lag behind.
 const TAP_EVENTS: usize = 1024;
 /// For each reason; all are counted.
 const REFUSALS_LOGGED_PER_SECOND: u32 = 200;
-
-/// In strict mode a dead replica delays logins by so long at most.
-const LEASE_MS: u64 = 2_000;
 
 /// Why it did not start.
 #[derive(Debug, thiserror::Error)]
@@ -205,7 +206,7 @@ async fn build(
     });
     let place = settings.store.place.to_string();
     let failed = |source| StartError::Store { place: place.clone(), source };
-    let store = open_store(&settings, &keyring, feed).await.map_err(failed)?;
+    let store = storage::open(&settings, &keyring, feed).await.map_err(failed)?;
     let mut loaded = store.load().await.map_err(failed)?;
     let shapes = Shapes::new(std::mem::take(&mut loaded.shapes));
     registry.load(loaded);
@@ -230,34 +231,6 @@ async fn build(
         proxy.recorder.forget_observed(&noted).await.map_err(failed)?;
     }
     Ok(proxy)
-}
-
-async fn open_store(
-    settings: &Settings,
-    keyring: &Keyring,
-    feed: Arc<RegistryFeed>,
-) -> Result<Arc<dyn Store>, StoreError> {
-    let timeout_ms = settings.store.timeout_ms;
-    match &settings.store.place {
-        StorePlace::Sqlite(path) => store::sqlite::open(path, timeout_ms, feed).await,
-        StorePlace::Postgres(postgres) => {
-            if postgres.server.is_exposed() {
-                tracing::warn!("the way to PostgreSQL is not surely private: sslmode=verify-full");
-            }
-            let options = store::postgres::Options {
-                app: settings.app.clone(),
-                key_check: keyring.stamp(&[b"is this the same key?"]),
-                node: settings.server.node.clone(),
-                connections_max: postgres.connections_max,
-                timeout_ms,
-                notify: postgres.notify,
-                poll_interval_ms: postgres.poll_interval_ms,
-                grace_ms: postgres.grace_ms,
-                lease_ms: postgres.strict.then_some(LEASE_MS),
-            };
-            store::postgres::open(&postgres.server, options, feed).await
-        }
-    }
 }
 
 fn read_levels(live: &Arc<Live>, edge: &Arc<Edge>) {

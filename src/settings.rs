@@ -2,6 +2,7 @@
 //! and TOML are the business of `config.rs`; nothing here parses or reads files.
 
 mod store;
+mod strictness;
 mod upstream;
 
 use std::collections::HashMap;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use self::store::{OnFailure, PostgresSettings, StorePlace, StoreSettings};
+pub use self::strictness::{Accepted, Lenience};
 pub use self::upstream::{AppHttp, AppTlsSettings, UpstreamSettings};
 use crate::pages::Pages;
 use crate::policy::{Limits, Switches};
@@ -26,6 +28,8 @@ use crate::store::Retention;
 pub struct Settings {
     /// Tells one text of the file from another: the first 12 hexadecimal digits of its SHA-256.
     pub fingerprint: String,
+    /// The keys that are on and that no cautious operator sets; to be warned of.
+    pub unsafe_keys: Vec<&'static str>,
     pub server: ServerSettings,
     pub upstream: UpstreamSettings,
     /// Sessions are counted per name.
@@ -85,10 +89,7 @@ impl Settings {
         if self.scopes.is_empty() {
             return None;
         }
-        let host = host.rsplit_once(':').map_or(host, |(name, port)| {
-            if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }
-        });
-        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let host = host_name(host);
         let path = path.to_ascii_lowercase();
         self.scopes.iter().position(|scope| {
             (scope.hosts.is_empty() || scope.hosts.matches(&host))
@@ -135,6 +136,14 @@ impl Settings {
     }
 }
 
+/// The name in a Host: lower case, without port and final dot.
+pub fn host_name(host: &str) -> String {
+    let host = host.rsplit_once(':').map_or(host, |(name, port)| {
+        if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }
+    });
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
+
 /// `[server]` and `[server.limits]`.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
@@ -151,6 +160,7 @@ pub struct ServerSettings {
     pub http2_websockets: bool,
     /// Every connection begins with a PROXY protocol header.
     pub proxy_protocol: bool,
+    pub accepted: Accepted,
     /// Data-plane threads; at least 1.
     pub workers: usize,
     /// Peers whose forwarding headers are believed.
@@ -273,6 +283,8 @@ pub struct ServerLimits {
 pub struct Http2Limits {
     /// Requests at a time on one connection.
     pub streams_max: u32,
+    /// Requests at a time from one address, on all its connections.
+    pub streams_per_address_max: usize,
     /// Streams that the client has reset before they were looked at.
     pub pending_resets_max: usize,
     /// Frames per second that cost the client nothing.

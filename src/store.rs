@@ -1,6 +1,7 @@
 //! What a store must do: keep sessions and keys, and run one decision in one transaction.
 //! The decision itself is a pure function handed in (`policy.rs`); SQL lives in `store/`.
 
+pub mod migrate;
 pub mod postgres;
 pub mod sqlite;
 

@@ -12,8 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::body::Body;
 use crate::refusal::Refusal;
 use crate::settings::{
-    AppHttp, Http2Limits, ListenAddress, ServerLimits, ServerSettings, TrustedProxies,
-    UpstreamSettings,
+    Accepted, AppHttp, Http2Limits, Lenience, ListenAddress, ServerLimits, ServerSettings,
+    TrustedProxies, UpstreamSettings,
 };
 
 /// Long enough for any machine, short enough to notice a hang.
@@ -40,6 +40,7 @@ pub(crate) fn server_settings() -> ServerSettings {
         http2_cleartext: false,
         http2_websockets: true,
         proxy_protocol: false,
+        accepted: Accepted::default(),
         workers: 1,
         trusted_proxies: TrustedProxies::default(),
         node: "test".into(),
@@ -64,6 +65,7 @@ pub(crate) fn server_settings() -> ServerSettings {
             request_timeout_ms: None,
             http2: Http2Limits {
                 streams_max: 100,
+                streams_per_address_max: 100,
                 pending_resets_max: 20,
                 control_frames_max: 100,
                 window_bytes: 128 * 1024,
@@ -91,6 +93,8 @@ pub(crate) fn upstream_settings(app: SocketAddr) -> UpstreamSettings {
         idle_connections_max: 4,
         headers_max: 100,
         head_bytes_max: 64 * 1024,
+        interim_max: 8,
+        lenience: Lenience::default(),
         inspect_bytes_max: 64 * 1024,
         connect_timeout_ms: 5_000,
         first_byte_timeout_ms: 30_000,

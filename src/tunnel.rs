@@ -42,9 +42,16 @@ enum CloseCode {
 
 /// Relays until both sides have closed, one has failed, or the tunnel is ended from outside; then
 /// closes both. The client of a WebSocket is told why, if the app is not in the midst of a frame.
-/// `on_client_bytes` is called for each piece that comes from the client.
-pub async fn relay(client: Upgraded, app: Upgraded, ends: Ends, on_client_bytes: impl Fn() + Send) {
-    relay_io(TokioIo::new(client), TokioIo::new(app), ends, on_client_bytes).await;
+/// `on_client_bytes` is called for each piece that comes from the client; `on_wait` when the client
+/// begins not to take what the app says, and when it goes on.
+pub async fn relay(
+    client: Upgraded,
+    app: Upgraded,
+    ends: Ends,
+    on_client_bytes: impl Fn() + Send,
+    on_wait: impl Fn(bool) + Send,
+) {
+    relay_io(TokioIo::new(client), TokioIo::new(app), ends, on_client_bytes, on_wait).await;
 }
 
 async fn relay_io(
@@ -52,8 +59,11 @@ async fn relay_io(
     mut app: impl AsyncRead + AsyncWrite + Unpin,
     ends: Ends,
     on_client_bytes: impl Fn(),
+    on_wait: impl Fn(bool),
 ) {
-    let mut client = Watched { io: client, frames: Frames::default(), on_bytes: on_client_bytes };
+    let frames = Frames::default();
+    let mut client =
+        Watched { io: client, frames, waits: false, on_bytes: on_client_bytes, on_wait };
     let code = tokio::select! {
         biased;
         () = ends.session.cancelled() => CloseCode::PolicyViolation,
@@ -85,16 +95,18 @@ async fn say_farewell(
 }
 
 /// Tells when bytes are read, and follows the frames that are written.
-struct Watched<IO, F> {
+struct Watched<IO, F, G> {
     io: IO,
     frames: Frames,
+    waits: bool,
     on_bytes: F,
+    on_wait: G,
 }
 
 // Nothing in it is pinned.
-impl<IO: Unpin, F> Unpin for Watched<IO, F> {}
+impl<IO: Unpin, F, G> Unpin for Watched<IO, F, G> {}
 
-impl<IO: AsyncRead + Unpin, F: Fn()> AsyncRead for Watched<IO, F> {
+impl<IO: AsyncRead + Unpin, F: Fn(), G> AsyncRead for Watched<IO, F, G> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -110,7 +122,7 @@ impl<IO: AsyncRead + Unpin, F: Fn()> AsyncRead for Watched<IO, F> {
     }
 }
 
-impl<IO: AsyncWrite + Unpin, F> AsyncWrite for Watched<IO, F> {
+impl<IO: AsyncWrite + Unpin, F, G: Fn(bool)> AsyncWrite for Watched<IO, F, G> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -118,6 +130,10 @@ impl<IO: AsyncWrite + Unpin, F> AsyncWrite for Watched<IO, F> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.io).poll_write(cx, buf);
+        if written.is_pending() != this.waits {
+            this.waits = !this.waits;
+            (this.on_wait)(this.waits);
+        }
         if let Poll::Ready(Ok(count)) = written {
             this.frames.follow(&buf[..count]);
         }
@@ -160,9 +176,10 @@ mod tests {
         let pieces = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&pieces);
         let ends = Ends { session: session.clone(), drain: drain.clone() };
-        let task = tokio::spawn(relay_io(client_far, app_far, ends, move || {
+        let on_bytes = move || {
             count.fetch_add(1, Ordering::Relaxed);
-        }));
+        };
+        let task = tokio::spawn(relay_io(client_far, app_far, ends, on_bytes, |_| {}));
         Tunnel { client, app, session, drain, pieces, task }
     }
 

@@ -32,7 +32,7 @@ use crate::body::{AppBody, RequestBody, Upload};
 use crate::idle::Alarm;
 use crate::policy::Permit;
 use crate::refusal::Refusal;
-use crate::settings::{AppHttp, UpstreamSettings};
+use crate::settings::{AppHttp, Lenience, UpstreamSettings};
 
 /// Why there is no answer from the app.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +51,8 @@ pub enum UpstreamError {
         "the app's answer has no clear end: its Content-Length or Transfer-Encoding is ambiguous"
     )]
     Framing,
-    #[error("the app sent more than {} interim answers", strict::INTERIM_MAX)]
-    Interim,
+    #[error("the app sent more than {0} interim answers")]
+    Interim(usize),
     #[error("the app's answer has more than {0} header lines")]
     Headers(usize),
     #[error("the app did not answer in time")]
@@ -76,7 +76,7 @@ impl UpstreamError {
             | Self::Closed(_)
             | Self::Invalid(_)
             | Self::Framing
-            | Self::Interim
+            | Self::Interim(_)
             | Self::Headers(_) => Refusal::UpstreamInvalid,
             Self::Host => Refusal::HostInvalid,
             Self::RequestBody(refusal) => *refusal,
@@ -103,6 +103,8 @@ pub struct Upstream {
     shared: Option<Arc<Shared>>,
     scheme: &'static str,
     headers_max: usize,
+    interim_max: usize,
+    lenience: Lenience,
     first_byte_timeout: Duration,
 }
 
@@ -123,6 +125,8 @@ impl Upstream {
             pool,
             scheme: if secure { "https" } else { "http" },
             headers_max: settings.headers_max,
+            interim_max: settings.interim_max,
+            lenience: settings.lenience,
             first_byte_timeout: Duration::from_millis(settings.first_byte_timeout_ms),
         }
     }
@@ -241,13 +245,13 @@ impl Upstream {
     ) -> Result<Result<Response<Incoming>, UpstreamError>, Box<TrySendError<Request<RequestBody>>>>
     {
         let mut driver = AbortOnDrop(Some(link.driver()));
-        let interim = Interim::of(&mut request);
+        let interim = Interim::of(&mut request, self.interim_max);
         let answer = {
             let answer = link.sender().try_send_request(request);
             let answer = in_time(answer, upload, self.first_byte_timeout, link.alarm());
             let mut answer = pin!(answer);
             poll_fn(|cx| match interim.poll_flooded(cx) {
-                true => Poll::Ready(Err(UpstreamError::Interim)),
+                true => Poll::Ready(Err(UpstreamError::Interim(self.interim_max))),
                 false => {
                     answer.as_mut().poll(cx).map(|answer| answer.ok_or(UpstreamError::Timeout))
                 }
@@ -259,7 +263,7 @@ impl Upstream {
             Err(error) => return Ok(Err(error)),
         };
         let mut response = answer.map_err(Box::new)?;
-        if !strict::check_framing(response.headers_mut()) {
+        if !strict::check_framing(response.headers_mut(), self.lenience) {
             return Ok(Err(UpstreamError::Framing));
         }
         driver.0 = None;

@@ -16,6 +16,7 @@ Run it:
   check -c FILE      tell every mistake in a configuration
   explain -c FILE    tell the policy of a configuration in plain sentences
   pages [NAME]       list the templates of the pages that users see, or print one
+  migrate            copy the sessions of an SQLite file to PostgreSQL
 Look after it (through the admin API):
   sessions           list, show and end sessions
   health             ask whether a running proxy is ready
@@ -103,6 +104,18 @@ it is, after holding it against what was recorded. Exit code 0: verified; 1: not
 Passwords and cookies stay in memory; none is printed or written.
 ";
 
+const MIGRATE: &str = "\
+headcount migrate -c FILE --from FILE
+
+Copies everything of an SQLite store to the PostgreSQL database that `store.url` of the configuration
+names: sessions, history, tombstones. The database must hold no session yet; it is all in one
+transaction, and the file stays as it is. Stop the proxy first. The key file must be the one that the
+sessions were made with.
+
+  -c, --config FILE    the configuration with the new store
+  --from FILE          the SQLite file
+";
+
 const SESSIONS: &str = "\
 headcount sessions list|show|end [OPTIONS]
 
@@ -136,6 +149,7 @@ pub(super) fn of(command: &str) -> Option<&'static str> {
         "presets" => PRESETS,
         "pages" => PAGES,
         "learn" => LEARN,
+        "migrate" => MIGRATE,
         "sessions" => SESSIONS,
         "health" => HEALTH,
         _ => return None,

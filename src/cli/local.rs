@@ -133,6 +133,21 @@ pub(super) fn pages(name: Option<&str>) -> u8 {
     }
 }
 
+pub(super) fn migrate(config: &Path, from: &Path) -> u8 {
+    let settings = match load(config) {
+        Ok(settings) => settings,
+        Err(code) => return code,
+    };
+    match run(server::migrate(&settings, from)) {
+        Ok(moved) => {
+            let (from, to) = (from.display(), &settings.store.place);
+            say(format!("{from} to {to}: {} sessions, {} keys", moved.sessions, moved.keys));
+            OK
+        }
+        Err(code) => code,
+    }
+}
+
 /// Where the configuration puts the admin listener.
 pub(super) fn admin_of(config: &Path) -> Result<SocketAddr, u8> {
     let settings = load(config)?;

@@ -57,6 +57,10 @@ fn values(settings: &Settings) -> Vec<(&'static str, String)> {
             "server.limits.connections_per_address",
             server.limits.connections_per_address_max.to_string(),
         ),
+        (
+            "server.limits.http2_streams_per_address",
+            server.limits.http2.streams_per_address_max.to_string(),
+        ),
         ("app.name", quoted(&app)),
         ("store.url", url),
         ("store.key_file", quoted(&store.key_file.display())),

@@ -10,6 +10,7 @@ mod recognition;
 mod scope;
 mod server;
 mod store;
+mod strictness;
 mod tls;
 mod upstream;
 
@@ -56,8 +57,9 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
         ("self_service", "the admin API; pages for users come with a later version"),
     ]);
     root.finish();
-    Settings {
+    let mut settings = Settings {
         fingerprint: String::new(),
+        unsafe_keys: Vec::new(),
         server,
         upstream,
         app,
@@ -75,7 +77,9 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
         store,
         admin,
         log,
-    }
+    };
+    settings.unsafe_keys = strictness::unsafe_keys(&settings);
+    settings
 }
 
 /// `probe:` yields nothing without `[identity.probe]`.

@@ -1,6 +1,6 @@
 //! Counting the HTTP/2 frames that cost a client nothing and that hyper answers without limit: PING,
-//! SETTINGS, PRIORITY, frames of unknown kinds, empty DATA. More than an honest client ever sends end
-//! the connection. What the frames say is not looked at.
+//! SETTINGS, PRIORITY, frames of unknown kinds, empty DATA, WINDOW_UPDATE for what was never sent. More
+//! than an honest client ever sends end the connection. What the frames say is not looked at.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -19,6 +19,8 @@ const RST_STREAM: u8 = 3;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
+/// Bytes written that entitle the client to one WINDOW_UPDATE: a small frame may bring two.
+const BYTES_PER_UPDATE: usize = 8;
 /// So many seconds' worth may come at once: browsers change many priorities in one go.
 const BURST: f64 = 10.0;
 
@@ -31,6 +33,8 @@ struct Meter {
     filled: usize,
     per_second: f64,
     left: f64,
+    /// Bytes written that no WINDOW_UPDATE has come for yet.
+    owed: usize,
     since: Instant,
 }
 
@@ -38,7 +42,15 @@ impl Meter {
     fn new(per_second: u32, now: Instant) -> Self {
         let per_second = f64::from(per_second);
         let left = per_second * BURST;
-        Self { skip: PREFACE.len(), head: [0; HEAD], filled: 0, per_second, left, since: now }
+        Self {
+            skip: PREFACE.len(),
+            head: [0; HEAD],
+            filled: 0,
+            per_second,
+            left,
+            owed: 0,
+            since: now,
+        }
     }
 
     /// False: it is too much.
@@ -55,12 +67,24 @@ impl Meter {
                 self.filled = 0;
                 let [a, b, c, kind, flags, ..] = self.head;
                 self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-                if costs_nothing(kind, flags, self.skip) && !self.spend(now) {
+                let free = kind == WINDOW_UPDATE && self.take_owed();
+                if !free && costs_nothing(kind, flags, self.skip) && !self.spend(now) {
                     return false;
                 }
             }
         }
         true
+    }
+
+    fn wrote(&mut self, count: usize) {
+        self.owed = self.owed.saturating_add(count);
+    }
+
+    /// Whether a WINDOW_UPDATE is for something that was sent.
+    fn take_owed(&mut self) -> bool {
+        let left = self.owed.checked_sub(BYTES_PER_UPDATE);
+        self.owed = left.unwrap_or(self.owed);
+        left.is_some()
     }
 
     fn spend(&mut self, now: Instant) -> bool {
@@ -75,7 +99,7 @@ fn costs_nothing(kind: u8, flags: u8, length: usize) -> bool {
     match kind {
         DATA => length == 0 && flags & END_STREAM == 0,
         // Requests and what belongs to answers have limits of their own.
-        HEADERS | CONTINUATION | RST_STREAM | WINDOW_UPDATE => false,
+        HEADERS | CONTINUATION | RST_STREAM => false,
         _ => true,
     }
 }
@@ -93,6 +117,15 @@ impl<IO: Unpin> Unpin for Metered<IO> {}
 impl<IO> Metered<IO> {
     pub(crate) fn new(io: IO, per_second: u32, on_flood: Box<dyn FnOnce() + Send>) -> Self {
         Self { io, meter: Meter::new(per_second, Instant::now()), on_flood: Some(on_flood) }
+    }
+}
+
+impl<IO> Metered<IO> {
+    fn written(&mut self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = &polled {
+            self.meter.wrote(*count);
+        }
+        polled
     }
 }
 
@@ -123,7 +156,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Metered<IO> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.written(polled)
     }
 
     fn poll_write_vectored(
@@ -131,7 +166,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Metered<IO> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.written(polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -190,5 +227,20 @@ mod tests {
         let later = now + Duration::from_secs(1000);
         let taken = (0..1000).take_while(|_| meter.read(&flood, later)).count();
         assert_eq!(taken, 33, "a hundred frames at once");
+    }
+
+    #[test]
+    fn windows_are_opened_for_what_was_sent() {
+        let now = Instant::now();
+        let mut meter = Meter::new(10, now);
+        assert!(meter.read(PREFACE, now));
+        let update = frame(WINDOW_UPDATE, 0, &[0, 0, 0, 1]);
+        // Both windows after each piece of a download in the smallest of frames.
+        for _ in 0..10_000 {
+            meter.wrote(HEAD + 7);
+            assert!(meter.read(&update, now) && meter.read(&update, now));
+        }
+        let taken = (0..1000).take_while(|_| meter.read(&update, now)).count();
+        assert_eq!(taken, 100, "for nothing, as many as of other frames");
     }
 }

@@ -169,6 +169,9 @@ impl Framing {
             }
             (State::Version, b'\r') if VERSIONS.contains(&self.text()) => State::LineLf,
             (State::Version, b'\r') => return Err(MALFORMED),
+            (State::Version, byte) if self.is_other_version(byte) => {
+                return Err(Refusal::VersionUnsupported);
+            }
             (State::LineStart, b'\r') => State::HeadLf,
             (State::LineStart, b' ' | b'\t') => return Err(MALFORMED),
             (State::Name, b':') => {
@@ -203,6 +206,16 @@ impl Framing {
             }
             (state, _) => state,
         })
+    }
+
+    /// Whether the next byte makes it a version that nobody here speaks. hyper would say no more
+    /// than that the line is malformed, so it does not get to see that byte.
+    fn is_other_version(&self, next: u8) -> bool {
+        match self.text() {
+            b"HTTP/" => next.is_ascii_digit() && next != b'1',
+            b"HTTP/1." => next.is_ascii_digit() && !matches!(next, b'0' | b'1'),
+            _ => false,
+        }
     }
 
     fn push(&mut self, byte: u8) {
@@ -356,7 +369,9 @@ mod tests {
 
     #[test]
     fn what_servers_read_differently_is_wrong() {
-        use Refusal::{BodyInvalid, FramingInvalid, MalformedHead, TargetInvalid};
+        use Refusal::{
+            BodyInvalid, FramingInvalid, MalformedHead, TargetInvalid, VersionUnsupported,
+        };
         let head = |lines: &str| format!("POST / HTTP/1.1\r\nHost: x\r\n{lines}\r\n");
         let (length, chunked) = ("Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n");
         let framing = [
@@ -382,9 +397,12 @@ mod tests {
             assert_splits(&[GET], Some(MalformedHead), &head(lines));
         }
         for line in
-            ["GET /\r\n", "PRI * HTTP/2.0\r\n", "GET  / HTTP/1.1\r\n", "GET / HTTP/1.1 \r\n"]
+            ["GET /\r\n", "GET / HTTP/1.10\r\n", "GET  / HTTP/1.1\r\n", "GET / HTTP/1.1 \r\n"]
         {
             assert_splits(&[POST], Some(MalformedHead), line);
+        }
+        for line in ["PRI * HTTP/2.0\r\n", "GET / HTTP/3\r\n", "GET / HTTP/1.2\r\n"] {
+            assert_splits(&[POST], Some(VersionUnsupported), line);
         }
         assert_splits(&[], Some(MalformedHead), "\r\n\r\n\r\n\r\n\r\n");
         assert_splits(&[], Some(MalformedHead), "\nGET");

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Deadlines;
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, KeepAlive};
 use crate::idle::Alarm;
 
 /// How often answers that the client does not take are looked at.
@@ -40,6 +40,8 @@ struct Inner {
     /// Since when there is none.
     idle_since: Instant,
     sending: Vec<Arc<Sending>>,
+    /// A tunnel has ended, and its client does not take what was sent before.
+    abandoned: bool,
     /// Of the connection.
     waker: Option<Waker>,
 }
@@ -73,17 +75,23 @@ pub(crate) enum Advice {
 impl Streams {
     pub(crate) fn new() -> Arc<Self> {
         let now = Instant::now();
-        let inner =
-            Inner { used: false, open: 0, idle_since: now, sending: Vec::new(), waker: None };
+        let inner = Inner {
+            used: false,
+            open: 0,
+            idle_since: now,
+            sending: Vec::new(),
+            abandoned: false,
+            waker: None,
+        };
         Arc::new(Self { started: now, inner: Mutex::new(inner) })
     }
 
-    /// A request has come.
-    pub(crate) fn begin(self: &Arc<Self>) -> Stream {
+    /// A request has come; `keep` lives as long as it is in flight.
+    pub(crate) fn begin(self: &Arc<Self>, keep: Option<KeepAlive>) -> Stream {
         let mut inner = self.inner.lock();
         inner.used = true;
         inner.open += 1;
-        Stream(Arc::clone(self))
+        Stream { streams: Arc::clone(self), _keep: keep }
     }
 
     /// Whether no request has come yet.
@@ -101,6 +109,9 @@ impl Streams {
         let mut inner = self.inner.lock();
         if inner.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             inner.waker = Some(cx.waker().clone());
+        }
+        if inner.abandoned {
+            return Advice::Abort;
         }
         if inner.open == 0 {
             let wait = if inner.used { deadlines.keep_alive } else { deadlines.first_byte };
@@ -132,16 +143,50 @@ impl Streams {
 }
 
 /// A request in flight.
-#[derive(Debug)]
-pub(crate) struct Stream(Arc<Streams>);
+pub(crate) struct Stream {
+    streams: Arc<Streams>,
+    _keep: Option<KeepAlive>,
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream").field("streams", &self.streams).finish_non_exhaustive()
+    }
+}
 
 /// Keeps a request in flight: for a tunnel, whose answer ends before it has begun.
 #[derive(Clone, Debug)]
-pub(crate) struct Hold(#[expect(dead_code, reason = "it is there to be dropped")] Arc<Stream>);
+pub(crate) struct Hold(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    stream: Stream,
+    sending: Arc<Sending>,
+}
 
 impl From<Stream> for Hold {
     fn from(stream: Stream) -> Self {
-        Self(Arc::new(stream))
+        let sending = stream.sending(None);
+        Self(Arc::new(Held { stream, sending }))
+    }
+}
+
+impl Hold {
+    /// Whether the tunnel has something that its client does not take. A tunnel that ends like this
+    /// takes its connection with it: hyper would hold what was sent for as long as the client does.
+    pub(crate) fn waits(&self, waits: bool) {
+        self.0.stream.note(&self.0.sending, waits);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut inner = self.stream.streams.inner.lock();
+        inner.sending.retain(|other| !Arc::ptr_eq(other, &self.sending));
+        if self.sending.since_ms.load(Ordering::Acquire) != NOT_SENDING {
+            inner.abandoned = true;
+            inner.wake();
+        }
     }
 }
 
@@ -149,20 +194,30 @@ impl Stream {
     /// The request is in flight until its answer's body is dropped.
     pub(crate) fn wrap(self, response: Response<Body>) -> Response<Watched> {
         response.map(|body| {
-            let sending = (!body.is_end_stream()).then(|| {
-                let since_ms = AtomicU64::new(NOT_SENDING);
-                let sending = Arc::new(Sending { since_ms, cut: body.cut().cloned() });
-                self.0.inner.lock().sending.push(Arc::clone(&sending));
-                sending
-            });
+            let sending = (!body.is_end_stream()).then(|| self.sending(body.cut().cloned()));
             Watched { body, sending, stream: self }
         })
+    }
+
+    fn sending(&self, cut: Option<CancellationToken>) -> Arc<Sending> {
+        let sending = Arc::new(Sending { since_ms: AtomicU64::new(NOT_SENDING), cut });
+        self.streams.inner.lock().sending.push(Arc::clone(&sending));
+        sending
+    }
+
+    /// Whether there is something now that the client has not taken.
+    fn note(&self, sending: &Sending, waits: bool) {
+        let since = if waits { self.streams.now_ms() } else { NOT_SENDING };
+        let before = sending.since_ms.swap(since, Ordering::AcqRel);
+        if before == NOT_SENDING && waits {
+            self.streams.inner.lock().wake();
+        }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let mut inner = self.0.inner.lock();
+        let mut inner = self.streams.inner.lock();
         inner.open -= 1;
         if inner.open == 0 {
             inner.idle_since = Instant::now();
@@ -190,11 +245,7 @@ impl HttpBody for Watched {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.body).poll_frame(cx);
         if let Some(sending) = &this.sending {
-            let since = if polled.is_ready() { this.stream.0.now_ms() } else { NOT_SENDING };
-            let before = sending.since_ms.swap(since, Ordering::AcqRel);
-            if before == NOT_SENDING && since != NOT_SENDING {
-                this.stream.0.inner.lock().wake();
-            }
+            this.stream.note(sending, polled.is_ready());
         }
         polled
     }
@@ -211,7 +262,7 @@ impl HttpBody for Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         if let Some(sending) = &self.sending {
-            let sendings = &mut self.stream.0.inner.lock().sending;
+            let sendings = &mut self.stream.streams.inner.lock().sending;
             sendings.retain(|other| !Arc::ptr_eq(other, sending));
         }
     }

@@ -61,11 +61,15 @@ pub fn header_of(place: &Place) -> Option<&str> {
     }
 }
 
-/// Of two lines servers take the first, the last, or both; some take odd bytes for blanks.
+/// Of two lines servers take the first, the last, or both; some take odd bytes for blanks, and CGI
+/// makes no difference between `-` and `_`.
 fn single_and_plain(headers: &HeaderMap, name: &str) -> Result<(), Refusal> {
     let mut lines = headers.get_all(name).iter();
     let plain = |byte: &u8| matches!(byte, b'\t' | 0x20..=0x7e);
-    let odd = lines.next().is_some_and(|line| !line.as_bytes().iter().all(plain));
+    let dashed = |name: &str| name.replace('_', "-");
+    let twin = |key: &str| key != name && key.len() == name.len() && dashed(key) == dashed(name);
+    let odd = lines.next().is_some_and(|line| !line.as_bytes().iter().all(plain))
+        || headers.keys().any(|key| twin(key.as_str()));
     if odd || lines.next().is_some() { Err(Refusal::CredentialsAmbiguous) } else { Ok(()) }
 }
 
@@ -142,6 +146,19 @@ mod tests {
         }
         for query in ["access_token=A&access_token=B", "access_token=A&access.token=B"] {
             assert_eq!(found(&[], Some(query), ""), Err(Refusal::CredentialsAmbiguous), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_some_servers_take_for_that_of_the_token_is_refused() {
+        let mut headers = HeaderMap::new();
+        let check = |headers: &HeaderMap, name| single_and_plain(headers, name).is_ok();
+        headers.insert("x-auth-token", "A".parse().unwrap());
+        headers.insert("x_other_token", "B".parse().unwrap());
+        assert!(check(&headers, "x-auth-token") && check(&headers, "authorization"));
+        headers.insert("x-auth_token", "C".parse().unwrap());
+        for name in ["x-auth-token", "x_auth_token", "x-other-token"] {
+            assert!(!check(&headers, name), "{name}");
         }
     }
 

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::peer::Peer;
 
-fn limits() -> ServerLimits {
-    ServerLimits {
+fn settings() -> ServerSettings {
+    let limits = ServerLimits {
         connections_max: 10,
         connections_per_address_max: 10,
         head_bytes_max: 65_536,
@@ -22,7 +23,8 @@ fn limits() -> ServerLimits {
         body_idle_timeout_ms: 1,
         write_stall_timeout_ms: 1,
         ..crate::testing::server_settings().limits
-    }
+    };
+    ServerSettings { limits, ..crate::testing::server_settings() }
 }
 
 fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> Request<()> {
@@ -33,8 +35,13 @@ fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> Request<()> 
     request.body(()).unwrap()
 }
 
+fn checked(request: &Request<()>, settings: &ServerSettings) -> Result<Checked, Refusal> {
+    let host = request.headers().get("host").map_or("", |host| host.to_str().unwrap());
+    check(request, &Caller::direct(&Peer::UNIX, host), settings)
+}
+
 fn refused(method: &str, target: &str, headers: &[(&str, &str)]) -> Option<Refusal> {
-    check(&request(method, target, headers), &limits()).err()
+    checked(&request(method, target, headers), &settings()).err()
 }
 
 #[test]
@@ -89,7 +96,7 @@ fn requests_that_could_be_read_two_ways_are_refused() {
 #[test]
 fn only_a_proper_websocket_request_is_an_upgrade() {
     let upgrade = |method, headers: &[(&str, &str)]| {
-        check(&request(method, "/", headers), &limits()).unwrap().upgrade
+        checked(&request(method, "/", headers), &settings()).unwrap().upgrade
     };
     let ask = [
         ("host", "h"),

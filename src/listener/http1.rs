@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
-use super::{Admission, FRESH_GRACE, Server, Service, call};
+use super::{Admission, FRESH_GRACE, Server, Service, call, server_name};
 use crate::conn::{ConnState, Guarded, Phase, Tracked};
 use crate::idle::Alarm;
 use crate::peer::Peer;
@@ -46,6 +46,7 @@ pub(super) async fn serve<S: Service>(
     admission: Admission,
 ) {
     let state = Arc::new(ConnState::default());
+    let name = server_name(&transport, &server.terms);
     let hooks = Arc::clone(&server.edge.hooks);
     // The admission goes with the socket, into a tunnel too.
     let io = Guarded::new(
@@ -56,7 +57,10 @@ pub(super) async fn serve<S: Service>(
         server.terms.deadlines,
         Box::new(admission),
     );
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        if let Some(name) = &name {
+            request.extensions_mut().insert(name.clone());
+        }
         state.requested(!http_body::Body::is_end_stream(request.body()));
         answer(peer, request, Arc::clone(&server), Arc::clone(&state))
     });

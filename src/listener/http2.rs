@@ -15,9 +15,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
-use super::{Admission, FRESH_GRACE, Server, Service, call, websocket};
-use crate::body::Body;
-use crate::conn::{Advice, ConnState, Guarded, Hold, Hooks, Metered, Streams};
+use super::{Admission, FRESH_GRACE, Server, Service, call, server_name, websocket};
+use crate::body::{Body, KeepAlive};
+use crate::conn::{Advice, ConnState, Guarded, Hold, Hooks, Metered, Stream, Streams, Watched};
 use crate::idle::Alarm;
 use crate::lifecycle::Lifecycle;
 use crate::peer::Peer;
@@ -74,11 +74,56 @@ fn for_http2(
     hooks: &Hooks,
 ) -> Response<Body> {
     if switch && !websocket::answers_connect(&mut response) {
-        (hooks.on_refused)(Refusal::UpstreamInvalid, peer);
-        response = (hooks.answer)(Refusal::UpstreamInvalid);
+        response = refused(Refusal::UpstreamInvalid, peer, hooks);
     }
     response.headers_mut().remove(CONNECTION);
     response
+}
+
+fn refused(refusal: Refusal, peer: Peer, hooks: &Hooks) -> Response<Body> {
+    (hooks.on_refused)(refusal, peer);
+    (hooks.answer)(refusal)
+}
+
+/// A request that has come.
+struct Begun {
+    stream: Stream,
+    /// It is to become a tunnel.
+    switch: bool,
+    /// There is no room for it.
+    refusal: Option<Refusal>,
+}
+
+fn begin<S>(
+    request: &mut Request<Incoming>,
+    peer: Peer,
+    streams: &Arc<Streams>,
+    server: &Server<S>,
+) -> Begun {
+    let (seat, refusal) = match server.edge.stream_seat(&server.terms, peer) {
+        Ok(seat) => (seat.map(|seat| Box::new(seat) as KeepAlive), None),
+        Err(refusal) => (None, Some(refusal)),
+    };
+    let switch = websocket::as_upgrade(request);
+    if !switch {
+        return Begun { stream: streams.begin(seat), switch, refusal };
+    }
+    request.extensions_mut().insert(Hold::from(streams.begin(seat)));
+    Begun { stream: streams.begin(None), switch, refusal }
+}
+
+async fn answer<S: Service>(
+    request: Request<Incoming>,
+    begun: Begun,
+    peer: Peer,
+    server: Arc<Server<S>>,
+) -> Result<Response<Watched>, std::convert::Infallible> {
+    let hooks = &server.edge.hooks;
+    let response = match begun.refusal {
+        Some(refusal) => refused(refusal, peer, hooks),
+        None => call(peer, request, &server).await,
+    };
+    Ok(begun.stream.wrap(for_http2(response, begun.switch, peer, hooks)))
 }
 
 pub(super) async fn serve<S: Service>(
@@ -88,6 +133,7 @@ pub(super) async fn serve<S: Service>(
     admission: Admission,
 ) {
     let state = Arc::new(ConnState::tunnel());
+    let name = server_name(&transport, &server.terms);
     let hooks = Arc::clone(&server.edge.hooks);
     let flooded = Arc::clone(&hooks);
     let on_flood = Box::new(move || (flooded.on_refused)(Refusal::Http2Flood, peer));
@@ -96,16 +142,11 @@ pub(super) async fn serve<S: Service>(
     let io = Metered::new(io, server.terms.control_frames_max, on_flood);
     let streams = Streams::new();
     let service = service_fn(|mut request: Request<Incoming>| {
-        let (server, stream) = (Arc::clone(&server), streams.begin());
-        let switch = websocket::as_upgrade(&mut request);
-        if switch {
-            request.extensions_mut().insert(Hold::from(streams.begin()));
+        if let Some(name) = &name {
+            request.extensions_mut().insert(name.clone());
         }
-        async move {
-            let response = call(peer, request, &server).await;
-            let response = for_http2(response, switch, peer, &server.edge.hooks);
-            Ok::<_, std::convert::Infallible>(stream.wrap(response))
-        }
+        let begun = begin(&mut request, peer, &streams, &server);
+        answer(request, begun, peer, Arc::clone(&server))
     });
     let served = server.terms.http2.serve_connection(TokioIo::new(io), service);
     let lifecycle = &server.edge.lifecycle;

@@ -131,7 +131,7 @@ async fn unreadable_heads_get_our_page() {
         ("\u{1}\u{2}garbage\r\n\r\n".into(), Refusal::MalformedHead),
         ("GET / HTTP/1.1\r\nHost : x\r\n\r\n".into(), Refusal::MalformedHead),
         ("GET / HTTP/1.1\r\nA: b\r\n folded\r\n\r\n".into(), Refusal::MalformedHead),
-        ("GET / HTTP/3.7\r\n\r\n".into(), Refusal::MalformedHead),
+        ("GET / HTTP/3.7\r\n\r\n".into(), Refusal::VersionUnsupported),
         (
             "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n".into(),
             Refusal::FramingInvalid,

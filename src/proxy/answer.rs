@@ -100,7 +100,6 @@ impl Worker {
         let (proxy, entry) = (Arc::clone(&self.proxy), exchange.presented.entry.clone());
         self.proxy.lifecycle.spawn(async move {
             let _slot = slot;
-            let _hold = hold;
             let (Ok(client), Ok(app)) = (on_client.await, on_app.await) else {
                 return;
             };
@@ -110,7 +109,8 @@ impl Worker {
                     proxy.registry.mark_dirty(entry);
                 }
             };
-            tunnel::relay(client, app, ends, active).await;
+            let waits = move |waits| hold.iter().for_each(|hold: &Hold| hold.waits(waits));
+            tunnel::relay(client, app, ends, active, waits).await;
         });
         headers::to_downstream(response.headers_mut());
         if response.headers().contains_key(SET_COOKIE) {

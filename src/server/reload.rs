@@ -131,10 +131,13 @@ impl Reloader {
     }
 }
 
-/// Shows in the metrics what is in force.
+/// Shows in the metrics what is in force, and warns of what is looser than it should be.
 pub(super) fn announce(proxy: &Proxy) {
     proxy.metrics.set_mode(proxy.settings.switches.mode);
     proxy.metrics.set_config(&proxy.settings.fingerprint, proxy.clock.now().0 / 1000);
+    for key in &proxy.settings.unsafe_keys {
+        tracing::warn!(key, "an unsafe key is on: see what it opens in docs/configuration.md");
+    }
 }
 
 /// Enforcing has begun. Requests that began before may still note what would have ended.

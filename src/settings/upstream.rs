@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::CertificateFiles;
+use super::{CertificateFiles, Lenience};
 
 /// `[upstream]` and `[upstream.timeouts]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,9 @@ pub struct UpstreamSettings {
     pub headers_max: usize,
     /// Bytes of an answer's head.
     pub head_bytes_max: usize,
+    /// Interim answers (1xx) to one request.
+    pub interim_max: usize,
+    pub lenience: Lenience,
     /// Bytes of an answer's body that rules can look into.
     pub inspect_bytes_max: usize,
     pub connect_timeout_ms: u64,

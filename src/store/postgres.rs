@@ -17,8 +17,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::ConnectOptions as _;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +27,8 @@ use crate::session::{Key, Session, SessionId, SessionKey, Timestamp};
 use crate::store::{
     CookieShape, Decide, Decision, Feed, Listing, Loaded, Retention, Scope, Store, StoreError,
 };
+pub(super) use rows::text;
+
 use link::Link;
 use replica::Replica;
 use writer::{Wanted, Writer};
@@ -109,8 +111,9 @@ pub async fn open(
     options: Options,
     feed: Arc<dyn Feed>,
 ) -> Result<Arc<dyn Store>, StoreError> {
-    let connect = server.0.clone().application_name("headcount").disable_statement_logging();
-    schema::prepare(server, &connect, &options).await?;
+    let connect = connect_options(server);
+    let prepared = schema::prepare(server, &connect, &options).await?;
+    prepared.close().await.map_err(|error| schema::unusable(server, &error))?;
     let failed = |error: StoreError| schema::unusable(server, &error);
     let own = keyring::random::<8>().map_err(|error| schema::unusable(server, &error))?;
     let timeout = Duration::from_millis(options.timeout_ms);
@@ -144,6 +147,18 @@ pub async fn open(
     let store =
         PostgresStore { link, feed, wanted, writing, patience, cursor, news, following, gone };
     Ok(Arc::new(store))
+}
+
+/// A connection to the database once it is ours and up to date.
+pub(super) async fn prepared(
+    server: &Server,
+    options: &Options,
+) -> Result<PgConnection, StoreError> {
+    schema::prepare(server, &connect_options(server), options).await
+}
+
+fn connect_options(server: &Server) -> PgConnectOptions {
+    server.0.clone().application_name("headcount").disable_statement_logging()
 }
 
 /// The calls. Dropping one half way changes nothing once the writer has it.

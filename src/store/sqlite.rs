@@ -50,11 +50,16 @@ pub async fn open(
     feed: Arc<dyn Feed>,
 ) -> Result<Arc<dyn Store>, StoreError> {
     create_private(path).map_err(|error| unusable(path, &error))?;
+    Ok(Arc::new(start(take(path).await?, timeout_ms, feed).await?))
+}
+
+/// The file, ours alone, whole and up to date.
+pub(super) async fn take(path: &Path) -> Result<SqliteConnection, StoreError> {
     let mut connection = connect(path).await.map_err(|error| opening(path, &error))?;
     take_lock(&mut connection).await.map_err(|error| opening(path, &error))?;
     migrate(&mut connection).await.map_err(|error| unusable(path, &error))?;
     check_integrity(&mut connection).await?;
-    Ok(Arc::new(start(connection, timeout_ms, feed).await?))
+    Ok(connection)
 }
 
 async fn start(

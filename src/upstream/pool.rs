@@ -76,7 +76,9 @@ impl Pool {
     pub(super) fn new(settings: &UpstreamSettings, connector: Connector) -> Self {
         let mut http = Builder::new();
         http.max_buf_size(settings.head_bytes_max.max(BUFFER_MIN))
-            .max_header_size(settings.head_bytes_max);
+            .max_header_size(settings.head_bytes_max)
+            .allow_obsolete_multiline_headers_in_responses(settings.lenience.folded_headers)
+            .allow_spaces_after_header_name_in_responses(settings.lenience.spaced_headers);
         if settings.headers_max != HYPER_HEADERS {
             http.max_headers(settings.headers_max);
         }

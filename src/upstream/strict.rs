@@ -10,9 +10,7 @@ use http::{Method, Request};
 use http_body::Body;
 use parking_lot::Mutex;
 
-/// Interim answers (1xx) to one request. Nobody gets to see them; more than these nobody sends for a
-/// reason.
-pub(super) const INTERIM_MAX: usize = 8;
+use crate::settings::Lenience;
 
 /// hyper sends a GET without the body it came with, if the length of that is not known before.
 pub(super) fn keep_body<B: Body>(request: &mut Request<B>) {
@@ -22,20 +20,22 @@ pub(super) fn keep_body<B: Body>(request: &mut Request<B>) {
     }
 }
 
-/// The interim answers to one request so far.
-#[derive(Debug, Default)]
+/// The interim answers to one request so far, which nobody gets to see.
+#[derive(Debug)]
 pub(super) struct Interim {
+    max: usize,
     count: AtomicUsize,
     waiting: Mutex<Option<Waker>>,
 }
 
 impl Interim {
     /// Counts those to `request`.
-    pub(super) fn of<B>(request: &mut Request<B>) -> Arc<Self> {
-        let interim = Arc::new(Self::default());
+    pub(super) fn of<B>(request: &mut Request<B>, max: usize) -> Arc<Self> {
+        let (count, waiting) = (AtomicUsize::new(0), Mutex::new(None));
+        let interim = Arc::new(Self { max, count, waiting });
         let counting = Arc::clone(&interim);
         hyper::ext::on_informational(request, move |_| {
-            if counting.count.fetch_add(1, Ordering::AcqRel) == INTERIM_MAX
+            if counting.count.fetch_add(1, Ordering::AcqRel) == counting.max
                 && let Some(waker) = counting.waiting.lock().take()
             {
                 waker.wake();
@@ -52,13 +52,17 @@ impl Interim {
         }
         drop(waiting);
         // After the waker is in place, or one that comes just now would be missed.
-        self.count.load(Ordering::Acquire) > INTERIM_MAX
+        self.count.load(Ordering::Acquire) > self.max
     }
 }
 
 /// Holds an answer's framing to RFC 9112 §6, of which hyper's reading is lenient: one encoding,
 /// `chunked`, and no length beside it; or one length. The same length said twice is said once.
-pub(super) fn check_framing(headers: &mut HeaderMap) -> bool {
+pub(super) fn check_framing(headers: &mut HeaderMap, lenience: Lenience) -> bool {
+    if lenience.length_beside_chunks && headers.contains_key(TRANSFER_ENCODING) {
+        // hyper goes by the encoding.
+        headers.remove(CONTENT_LENGTH);
+    }
     let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(encoding) = encodings.next() {
         return encoding.as_bytes().eq_ignore_ascii_case(b"chunked")
@@ -92,7 +96,7 @@ mod tests {
             for (name, value) in lines {
                 headers.append(*name, HeaderValue::from_static(value));
             }
-            let held = check_framing(&mut headers);
+            let held = check_framing(&mut headers, Lenience::default());
             (held, headers.get_all(CONTENT_LENGTH).iter().count())
         };
         let (length, encoding) = ("content-length", "transfer-encoding");

@@ -44,7 +44,7 @@ impl Service for Relay {
                 tokio::spawn(async move {
                     let (client, app) = (client.await.unwrap(), app.await.unwrap());
                     let ends = crate::tunnel::Ends { session, drain: CancellationToken::new() };
-                    crate::tunnel::relay(client, app, ends, || {}).await;
+                    crate::tunnel::relay(client, app, ends, || {}, |_| {}).await;
                 });
                 response.map(|_| Body::Empty)
             }

@@ -106,7 +106,7 @@ class Client:
         elif isinstance(event, h2.events.DataReceived):
             seen["bytes"] += len(event.data)
             if seen["bytes"] < 4096:
-                seen["body"] += event.data.decode()
+                seen["body"] += event.data.decode(errors="replace")
             if take and event.flow_controlled_length:
                 self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.StreamReset):
@@ -138,6 +138,12 @@ HEADS = {
     "connection": HEAD + [("connection", "keep-alive")],
     "transfer_encoding": HEAD + [("transfer-encoding", "chunked")],
     "upgrade": HEAD + [("upgrade", "websocket")],
+    "keep_alive": HEAD + [("keep-alive", "timeout=5")],
+    "proxy_connection": HEAD + [("proxy-connection", "keep-alive")],
+    "value_blank_before": HEAD + [("x", " a")],
+    "value_blank_behind": HEAD + [("cookie", "a=b\t")],
+    "crumbs_many": HEAD + [("cookie", f"c{number}=1") for number in range(1000)],
+    "path_fragment": replaced(path="/a#b"),
     "te_other": HEAD + [("te", "gzip")],
     "te_trailers": HEAD + [("te", "trailers")],
     "upper_case": HEAD + [("Accept", "text/html")],
@@ -193,7 +199,95 @@ FLOODS = {
     "settings": raw(4, (3).to_bytes(2, "big") + (100).to_bytes(4, "big")),
     "priority": raw(2, bytes([0, 0, 0, 0, 9]), stream=5),
     "unknown": raw(0xBE, b"x"),
+    "window_update": raw(8, (1).to_bytes(4, "big")),
+    "empty_data": raw(0, stream=1),
 }
+
+
+def literal(text):
+    return bytes([len(text)]) + text.encode()
+
+
+# GET of a path that is never answered, without the dynamic table.
+HANGING = b"\x82\x87\x01" + literal(AUTHORITY) + b"\x04" + literal("/hang")
+END_STREAM, END_HEADERS, PADDED = 1, 4, 8
+
+
+def for_each_stream(client, frames, count=5000):
+    """The same frames on one stream after the other."""
+    try:
+        for stream in range(1, 2 * count, 2):
+            client.socket.sendall(b"".join(raw(kind, payload, stream, flags) for kind, payload, flags in frames))
+    except OSError:
+        pass
+
+
+def wasteful(client, case):
+    """Frames that cost the server more than the client; ends when it has had enough."""
+    head = (1, HANGING, END_STREAM | END_HEADERS)
+    client.start()
+    client.seen["one"] = case in ("hpack_bomb", "table_size")
+    if case == "continuation":
+        client.socket.sendall(raw(1, HANGING, 1, END_STREAM))
+        flood(client, raw(9, b"\x00\x01x\x01y" * 3200, 1), 5000)
+    elif case == "continuation_empty":
+        client.socket.sendall(raw(1, HANGING, 1, END_STREAM))
+        flood(client, raw(9, b"", 1), 2_000_000)
+    elif case == "hpack_bomb":
+        # One header of 4000 bytes in the table, and 12,000 times a reference to it.
+        block = HANGING + b"\x40\x01x\x7f\xa1\x1e" + b"a" * 4000 + b"\xbe" * 12_000
+        client.socket.sendall(raw(1, block, 1, END_STREAM | END_HEADERS))
+    elif case == "table_size":
+        # The size of the table changes 4,000 times before a request that is answered.
+        block = b"\x20\x3f\xe1\x1f" * 2000 + b"\x82\x87\x84\x01" + literal(AUTHORITY)
+        client.socket.sendall(raw(1, block, 1, END_STREAM | END_HEADERS))
+    elif case == "window_of_nothing":
+        for_each_stream(client, [head, (8, bytes(4), 0)])
+    elif case == "window_too_large":
+        for_each_stream(client, [head, (8, b"\x7f\xff\xff\xff", 0)])
+    elif case == "depends_on_itself":
+        try:
+            for stream in range(1, 10_000, 2):
+                client.socket.sendall(raw(*head[:2], stream, head[2]))
+                client.socket.sendall(raw(2, stream.to_bytes(4, "big") + b"\x09", stream))
+        except OSError:
+            pass
+    elif case == "data_after_end":
+        for_each_stream(client, [head, (0, b"x", 0)])
+    elif case == "padding":
+        client.socket.sendall(raw(1, HANGING.replace(b"\x82", b"\x83"), 1, END_HEADERS))
+        flood(client, raw(0, b"\xff" + bytes(255), 1, PADDED), 1_000_000)
+    else:
+        sys.exit(f"no waste {case}")
+    read_frames(client)
+
+
+def read_frames(client, seconds=10.0):
+    """Without the library, which knows nothing of these streams: until the server has had enough."""
+    seen, ahead, until = client.seen, client.ahead, time.monotonic() + seconds
+    answered = False
+    while seen["goaway"] is None and time.monotonic() < until:
+        client.socket.settimeout(max(0.01, until - time.monotonic()))
+        try:
+            data = client.socket.recv(65536)
+        except TimeoutError:
+            return
+        except (ConnectionError, ssl.SSLError):
+            data = b""
+        if not data:
+            seen["closed"] = True
+            return
+        ahead += data
+        while len(ahead) >= 9 and len(ahead) >= 9 + int.from_bytes(ahead[:3], "big"):
+            kind, length = ahead[3], 9 + int.from_bytes(ahead[:3], "big")
+            # A head, or a reset.
+            answered |= kind in (1, 3)
+            if kind == 7:
+                seen["goaway"] = int.from_bytes(ahead[13:17], "big")
+            ahead = ahead[length:]
+        if seen["one"] and answered:
+            seen["answered"] = True
+            return
 
 
 def flood(client, frame, count):
@@ -325,6 +419,8 @@ def run(client, case):
         # Frames that cost nothing, without reading what they bring.
         frame = FLOODS[case.removeprefix("flood ")]
         client.start()
+        if case.endswith("empty_data"):
+            request(client, replaced(method="POST"), end=False)
         seen["sent"] = flood(client, frame, 2_000_000)
         client.wait_for_end()
     elif case == "pings":
@@ -337,6 +433,41 @@ def run(client, case):
         client.start()
         request(client, replaced(path="/stream"))
         client.wait_for_end()
+    elif case.startswith("wasteful "):
+        wasteful(client, case.removeprefix("wasteful "))
+    elif case.startswith("crumbs_of "):
+        client.start()
+        request(client, HEAD + [("cookie", crumb) for crumb in case.split(" ")[1:]])
+        client.read(answered)
+    elif case == "zero_window_many":
+        client.start({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1024})
+        client.read(lambda seen: client.h2.remote_settings.max_concurrent_streams < 1000)
+        for _ in range(100):
+            request(client, replaced(path="/stream"))
+        client.read(lambda seen: False, take=False)
+    elif case.startswith("hanging"):
+        # Requests that the app never answers; with a second number, so many answers all the same.
+        kind, count, *answers = case.split(" ")
+        client.start()
+        for _ in range(int(count)):
+            request(client, replaced(path="/hang"))
+        if answers:
+            client.read(lambda seen: len(seen["statuses"]) >= int(answers[0]))
+        else:
+            client.read(lambda seen: client.h2.remote_settings.max_concurrent_streams < 1000)
+            print("holding", flush=True)
+            client.read(lambda seen: False, seconds=60)
+    elif case.startswith("websocket_held "):
+        # A WebSocket that pours, and that nobody takes.
+        client.start({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1024})
+        client.read(lambda seen: client.h2.remote_settings.max_concurrent_streams < 1000)
+        head = replaced(method="CONNECT", path="/ws/flood") + [("sec-websocket-version", "13")]
+        head.insert(1, (":protocol", "websocket"))
+        head.append(("cookie", case.removeprefix("websocket_held ")))
+        request(client, head, end=False)
+        client.read(lambda seen: seen["bytes"] >= 1024, take=False)
+        print("holding", flush=True)
+        client.read(lambda seen: False, seconds=20, take=False)
     elif case.startswith("websocket "):
         websocket(client, *case.split(" ")[1:])
     elif case == "drained":

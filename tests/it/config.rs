@@ -110,6 +110,8 @@ fn every_key_in_the_comments_has_the_default_it_shows() {
         "server_name",
         "client_certificate",
         "client_key",
+        "hosts = [\"",
+        "methods = [\"",
         "trusted_proxies = [\"",
         "idle_ignore_paths = [\"",
         "aliases",
@@ -176,6 +178,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!((limits.connections_max, limits.headers_max), (10_000, 100));
     assert_eq!((limits.head_bytes_max, limits.body_bytes_max), (65_536, None));
     assert_eq!((limits.head_timeout_ms, limits.first_byte_timeout_ms), (15_000, 10_000));
+    assert_eq!((settings.upstream.interim_max, settings.unsafe_keys.len()), (8, 0));
     assert_eq!(settings.upstream.authority, "127.0.0.1:8000");
     assert_eq!((settings.upstream.connect_timeout_ms, settings.upstream.headers_max), (2_000, 200));
     assert_eq!(
@@ -205,8 +208,13 @@ fn every_key_is_read() {
         (http2.streams_max, http2.pending_resets_max, http2.control_frames_max),
         (50, 10, 200)
     );
+    assert_eq!(http2.streams_per_address_max, 70);
     assert_eq!((http2.window_bytes, http2.send_buffer_bytes), (64 << 10, 32 << 10));
     assert_eq!((http2.ping_interval_ms, http2.ping_timeout_ms), (10_000, 5_000));
+    let accepted = &settings.server.accepted;
+    assert!(accepted.hosts.matches("www.shop.example.com") && !accepted.hosts.matches("shop"));
+    assert_eq!(accepted.methods, ["GET", "POST"]);
+    assert_eq!((settings.upstream.interim_max, settings.unsafe_keys.len()), (3, 5));
     assert_eq!(settings.server.unix_mode, 0o600);
     assert!(settings.server.trusted_proxies.unix);
     assert_eq!(settings.server.trusted_proxies.networks.len(), 3);

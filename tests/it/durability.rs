@@ -4,6 +4,7 @@
 mod canary;
 mod core;
 mod crash;
+mod migration;
 mod model;
 mod naive;
 mod outages;

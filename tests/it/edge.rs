@@ -53,6 +53,11 @@ fn answer(request: &Arrived) -> Reply {
             let cookie = format!("Set-Cookie: sid=S-{user}-{}; Path=/; HttpOnly{secure}", unique());
             Reply::page("302 Found", &["Location: /", &cookie], "")
         }
+        "/hang" => Reply::Hang,
+        "/ws/flood" if request.header("upgrade") == Some("websocket") => {
+            let key = request.header("sec-websocket-key").unwrap_or_default().to_owned();
+            Reply::Stream(Box::new(move |stream| pour(stream, &key)))
+        }
         "/slow" => {
             std::thread::sleep(Duration::from_millis(700));
             Reply::page("200 OK", &[], "slow")
@@ -83,9 +88,9 @@ fn answer(request: &Arrived) -> Reply {
     }
 }
 
-/// Says what it hears, and bye at the end. `key` is answered as RFC 6455 §4.2.2 wants it.
-fn echo(stream: &mut std::net::TcpStream, key: &str) {
-    use std::io::{Read as _, Write as _};
+/// Opens a WebSocket; `key` is answered as RFC 6455 §4.2.2 wants it.
+fn accept(stream: &mut std::net::TcpStream, key: &str) {
+    use std::io::Write as _;
     let hash = Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
     let accept = STANDARD.encode(hash);
     let head = format!(
@@ -93,6 +98,19 @@ fn echo(stream: &mut std::net::TcpStream, key: &str) {
          Sec-WebSocket-Accept: {accept}\r\nX-From: app\r\n\r\n"
     );
     let _ = stream.write_all(head.as_bytes());
+}
+
+/// Says something without end.
+fn pour(stream: &mut std::net::TcpStream, key: &str) {
+    use std::io::Write as _;
+    accept(stream, key);
+    while stream.write_all(b"\x82\x02ok").is_ok() {}
+}
+
+/// Says what it hears, and bye at the end.
+fn echo(stream: &mut std::net::TcpStream, key: &str) {
+    use std::io::{Read as _, Write as _};
+    accept(stream, key);
     let mut piece = [0; 4096];
     loop {
         match stream.read(&mut piece) {

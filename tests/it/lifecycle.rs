@@ -3,6 +3,7 @@
 
 mod deploy;
 mod drain;
+mod load;
 mod reload;
 mod restart;
 

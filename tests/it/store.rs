@@ -3,6 +3,7 @@
 
 pub(crate) mod build;
 mod conformance;
+mod migrate;
 mod postgres;
 mod throughput;
 

@@ -49,6 +49,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         (
             "store",
             &[
+                "migrate",
                 "postgres",
                 "postgres/batch",
                 "postgres/link",
@@ -70,7 +71,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("decide", &[]),
         ("registry", &["bounded", "entry", "table"]),
         ("set_cookie", &[]),
-        ("settings", &["store", "upstream"]),
+        ("settings", &["store", "strictness", "upstream"]),
     ],
     &[
         ("admin", &["api", "auth", "connection", "problem"]),
@@ -104,6 +105,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
                 "schema/scope",
                 "schema/server",
                 "schema/store",
+                "schema/strictness",
                 "schema/tls",
                 "schema/upstream",
                 "tree",
@@ -144,7 +146,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
             "watch",
         ],
     )],
-    &[("server", &["background", "control", "reload", "supervisor"])],
+    &[("server", &["background", "control", "reload", "storage", "supervisor"])],
     &[
         ("demo", &["app", "story", "story/browser"]),
         (

@@ -14,9 +14,11 @@ mod pipelines;
 mod probe;
 mod remember;
 mod scopes;
+mod set_cookies;
 mod sockets;
 mod steps;
 mod streams;
+mod strictness;
 mod tokens;
 mod urls;
 

@@ -13,7 +13,7 @@ pub(super) fn scopes(root: &mut Table<'_>, app: &str, context: &Context<'_>) -> 
     for mut table in root.tables("scope") {
         let name = name(&mut table, &scopes);
         let stated = table.has_some("host") || table.has_some("path");
-        let hosts = hosts(&mut table);
+        let hosts = hosts(&mut table, "host");
         let paths = recognition::paths(&mut table, "path").lowered();
         if !stated {
             let what = "is missing: which requests are for this app?";
@@ -47,8 +47,8 @@ fn name(table: &mut Table<'_>, before: &[Scope]) -> String {
     value
 }
 
-fn hosts(table: &mut Table<'_>) -> Patterns {
-    let written = table.texts("host");
+pub(super) fn hosts(table: &mut Table<'_>, key: &'static str) -> Patterns {
+    let written = table.texts(key);
     for At { value, at } in &written {
         let plain = value.strip_prefix('!').unwrap_or(value);
         let fine = |c: char| c.is_ascii_alphanumeric() || "-._*?[]:".contains(c);
@@ -58,7 +58,7 @@ fn hosts(table: &mut Table<'_>) -> Patterns {
         if plain.is_empty() || !plain.chars().all(fine) || port {
             let allowed = "the name of a host without a port, like \"wiki.example.com\" or \
                            \"*.example.com\"";
-            table.wrong("host", at, "does not name a host", allowed);
+            table.wrong(key, at, "does not name a host", allowed);
         }
     }
     Patterns::new(written.iter().map(|at| at.value.as_str()), Glob::name).lowered()

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::settings::{Http2Limits, ListenAddress, ServerLimits, ServerSettings, TrustedProxies};
 
 use super::super::reader::{At, Range, Table};
-use super::{Context, tls};
+use super::{Context, strictness, tls};
 
 pub(super) const SECOND: u64 = 1_000;
 pub(super) const DAY: u64 = 86_400 * SECOND;
@@ -41,6 +41,7 @@ pub(super) fn server(root: &mut Table<'_>, context: &Context<'_>) -> ServerSetti
     let http2 = server.flag("http2", true);
     let http2_cleartext = server.flag("http2_cleartext", false);
     let http2_websockets = server.flag("http2_websockets", true);
+    let accepted = strictness::accepted(&mut server);
     let tls = tls::tls(&mut server, context);
     let unix_mode = unix_mode(&mut server);
     server.finish();
@@ -52,6 +53,7 @@ pub(super) fn server(root: &mut Table<'_>, context: &Context<'_>) -> ServerSetti
         http2_cleartext,
         http2_websockets,
         proxy_protocol,
+        accepted,
         workers: to_usize(workers),
         trusted_proxies,
         node: node.or_else(from_env).unwrap_or_else(|| "headcount".to_owned()),
@@ -97,6 +99,11 @@ fn http2_limits(limits: &mut Table<'_>) -> Http2Limits {
     let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
     Http2Limits {
         streams_max: small(limits.count("http2_streams", 100, 1..=10_000)),
+        streams_per_address_max: to_usize(limits.count(
+            "http2_streams_per_address",
+            512,
+            1..=1_000_000,
+        )),
         pending_resets_max: to_usize(limits.count("http2_pending_resets", 20, 1..=10_000)),
         control_frames_max: small(limits.count("http2_control_frames", 100, 10..=1_000_000)),
         window_bytes: small(limits.size("http2_window", 128 * KIB, 16 * KIB..=16 * MIB)),

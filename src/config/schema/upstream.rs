@@ -8,8 +8,8 @@ use crate::settings::{AppHttp, AppTlsSettings, CertificateFiles, ListenAddress, 
 use crate::tls::AppTls;
 
 use super::super::reader::{At, Table};
-use super::Context;
 use super::server::{DAY, KIB, MIB, PATIENCE, SECOND, to_usize};
+use super::{Context, strictness};
 
 const URL: &str = "\"http://HOST:PORT\", \"https://HOST:PORT\" or \"unix:/PATH\" of the app, like \
                    \"http://127.0.0.1:8000\"";
@@ -34,6 +34,8 @@ pub(super) fn upstream(
     let queue = upstream.count("queue", 1_000, 0..=1_000_000);
     let headers = upstream.count("headers", 200, 10..=1_000);
     let head = upstream.size("head", 64 * KIB, 8 * KIB..=MIB);
+    let interim = upstream.count("interim_answers", 8, 0..=1_000);
+    let lenience = strictness::lenience(&mut upstream);
     let inspect = upstream.size("inspect", 256 * KIB, KIB..=16 * MIB);
     let resolve_interval_ms = upstream.duration("resolve_interval", 30 * SECOND, SECOND..=DAY);
     let mut timeouts = upstream.table("timeouts");
@@ -52,6 +54,8 @@ pub(super) fn upstream(
         idle_connections_max: to_usize(idle_connections),
         headers_max: to_usize(headers),
         head_bytes_max: to_usize(head),
+        interim_max: to_usize(interim),
+        lenience,
         inspect_bytes_max: to_usize(inspect),
         connect_timeout_ms: timeouts.duration("connect", 2 * SECOND, PATIENCE),
         first_byte_timeout_ms: timeouts.duration("first_byte", 60 * SECOND, 100..=DAY),

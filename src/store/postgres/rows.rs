@@ -27,7 +27,7 @@ macro_rules! select_sessions {
 }
 
 /// PostgreSQL's text cannot hold NUL: it becomes U+0001 `0`, and U+0001 itself U+0001 `1`.
-pub(super) fn text(value: &str) -> String {
+pub(in crate::store) fn text(value: &str) -> String {
     if value.contains(['\0', '\u{1}']) {
         value.replace('\u{1}', "\u{1}1").replace('\0', "\u{1}0")
     } else {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions, Connection, Row, SqlSafeStr};
+use sqlx::{ConnectOptions, Row, SqlSafeStr};
 
 use super::{Options, Server};
 use crate::store::StoreError;
@@ -17,13 +17,15 @@ const VERSION_MIN: i32 = 130_000;
 const MIGRATIONS: [(i64, &str, &str); 1] =
     [(1, "create sessions", include_str!("../../../migrations/postgres/0001_create_sessions.sql"))];
 
-/// Makes the schema or brings it up to date, and finds out whether it is ours.
+/// Makes the schema or brings it up to date, and finds out whether it is ours. Returns the connection
+/// that did it.
 pub(super) async fn prepare(
     server: &Server,
     connect: &PgConnectOptions,
     options: &Options,
-) -> Result<(), StoreError> {
+) -> Result<PgConnection, StoreError> {
     const LOCK: &str = "SELECT pg_advisory_lock(hashtextextended('prepare', 4865616464))";
+    const UNLOCK: &str = "SELECT pg_advisory_unlock(hashtextextended('prepare', 4865616464))";
     let failed = |error: sqlx::Error| unusable(server, &error);
     let patience = Duration::from_millis(options.timeout_ms.max(5_000));
     let connected = tokio::time::timeout(patience, connect.connect()).await;
@@ -35,7 +37,8 @@ pub(super) async fn prepare(
     create_schema(&mut connection).await.map_err(failed)?;
     migrate(&mut connection).await.map_err(|error| unusable(server, &error))?;
     check_deployment(server, &mut connection, options).await?;
-    connection.close().await.map_err(failed)
+    sqlx::query(UNLOCK).execute(&mut connection).await.map_err(failed)?;
+    Ok(connection)
 }
 
 async fn check_server(server: &Server, connection: &mut PgConnection) -> Result<(), StoreError> {

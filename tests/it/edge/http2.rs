@@ -42,6 +42,12 @@ impl Held {
         Self { child, lines }
     }
 
+    /// Ends it before it is over.
+    fn stop(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// What it saw in the end.
     #[track_caller]
     fn end(mut self) -> Value {
@@ -104,6 +110,9 @@ fn what_two_parsers_could_read_differently_is_refused() {
         ("asterisk", 400, "target_invalid"),
         ("length_twice", 400, "framing_invalid"),
         ("many_headers", 431, "head_too_large"),
+        ("crumbs_many", 431, "head_too_large"),
+        ("value_blank_before", 400, "malformed_head"),
+        ("value_blank_behind", 400, "malformed_head"),
     ];
     for (name, status, reason) in refused {
         let seen = case(&proxy, name);
@@ -115,6 +124,8 @@ fn what_two_parsers_could_read_differently_is_refused() {
         "connection",
         "transfer_encoding",
         "upgrade",
+        "keep_alive",
+        "proxy_connection",
         "te_other",
         "upper_case",
         "path_missing",
@@ -177,6 +188,62 @@ fn a_request_is_judged_as_over_http1() {
     assert!(names.iter().all(|name| *name != "connection" && *name != "keep-alive"), "{names:?}");
 }
 
+/// A fragment is no part of a target; hyper cuts it off before anybody looks.
+#[test]
+fn what_is_behind_a_path_is_judged_by_nobody_and_reaches_nobody() {
+    let app = app();
+    let proxy = proxy(&app, &tls("shop"));
+    assert_eq!(case(&proxy, "path_fragment")["status"], 200);
+    assert_eq!(app.arrived().remove(0).target(), "/a");
+}
+
+#[test]
+fn a_session_in_two_crumbs_is_in_doubt() {
+    let app = app();
+    let proxy = proxy(&app, &tls("shop"));
+    let dead = signed_in(&proxy, "alice");
+    let live = signed_in(&proxy, "alice");
+    let before = app.arrived().len();
+    for crumbs in [format!("{dead} {live}"), format!("{live} a=1 {dead}")] {
+        let seen = case(&proxy, &format!("crumbs_of {crumbs}"));
+        assert_eq!(seen["status"], 400, "{seen}");
+        wait_for_refusal(&proxy, "credentials_ambiguous");
+    }
+    assert_eq!(app.arrived().len(), before);
+    assert_eq!(case(&proxy, &format!("crumbs_of a=1 {live} b=2"))["status"], 200);
+}
+
+#[test]
+fn frames_that_cost_the_server_more_than_the_client_end_the_connection() {
+    let app = app();
+    let proxy = proxy(&app, &tls("shop"));
+    let before = proxy.memory();
+    for waste in [
+        "continuation",
+        "continuation_empty",
+        "hpack_bomb",
+        "table_size",
+        "window_of_nothing",
+        "window_too_large",
+        "depends_on_itself",
+        "data_after_end",
+        "padding",
+    ] {
+        let seen = case(&proxy, &format!("wasteful {waste}"));
+        // One request may be refused for itself.
+        let answered = seen["answered"] == true;
+        let over = seen["closed"] == true || !seen["goaway"].is_null() || answered;
+        assert!(over, "{waste}: {seen}");
+        assert_eq!(case(&proxy, "plain")["status"], 200, "after {waste}");
+    }
+    eventually("nothing is left at the app", || {
+        (count(&proxy, "headcount_upstream_requests") == 0).then_some(())
+    });
+    let grown = proxy.memory().saturating_sub(before) >> 20;
+    println!("{grown} MiB more");
+    assert!(grown < 32, "{grown} MiB more");
+}
+
 #[test]
 fn a_get_keeps_its_body() {
     let app = app();
@@ -212,6 +279,7 @@ fn connections_on_which_nothing_happens_are_closed() {
         ("half_a_head", 0.3),
         ("idle_after_answer", 0.5),
         ("zero_window", 0.7),
+        ("zero_window_many", 0.7),
     ] {
         let seen = case(&proxy, name);
         let seconds = seen["seconds"].as_f64().unwrap();
@@ -267,15 +335,17 @@ fn a_drain_says_good_bye_and_finishes() {
 fn floods_of_frames_that_cost_nothing_are_cut() {
     let app = app();
     let proxy = proxy(&app, &tls("shop"));
-    for frames in ["ping", "ping_ack", "settings", "priority", "unknown"] {
+    for frames in ["ping", "ping_ack", "settings", "priority", "unknown", "window_update"] {
         let seen = case(&proxy, &format!("flood {frames}"));
         assert_eq!(seen["closed"], true, "{frames}: {seen}");
         assert!(seen["sent"].as_u64().unwrap() < 2_000_000, "{frames}: {seen}");
         assert!(seen["seconds"].as_f64().unwrap() < 10.0, "{frames}: {seen}");
         wait_for_refusal(&proxy, "http2_flood");
     }
+    // Of these the protocol itself does not bear many.
+    assert_eq!(case(&proxy, "flood empty_data")["closed"], true);
     assert_eq!(case(&proxy, "pings")["status"], 200);
-    assert_eq!(count(&proxy, "headcount_refusals_total{reason=\"http2_flood\"}"), 5);
+    assert_eq!(count(&proxy, "headcount_refusals_total{reason=\"http2_flood\"}"), 6);
 }
 
 #[test]
@@ -381,6 +451,47 @@ fn a_websocket_over_http2_is_one_of_its_session() {
     assert!(proxy.terminate().success());
     assert!(started.elapsed() < Duration::from_secs(5));
     held.end();
+}
+
+#[test]
+fn a_tunnel_that_its_client_does_not_read_is_cut() {
+    let app = app();
+    let keys = "server.limits.write_stall_timeout = \"800ms\"\n";
+    let proxy_of = |keys: &str| proxy(&app, &format!("{}{keys}", tls("shop")));
+    let proxy = proxy_of(keys);
+    let seen = case(&proxy, &format!("websocket_held {}", signed_in(&proxy, "alice")));
+    assert_eq!(seen["closed"], true, "{seen}");
+    assert!(seen["seconds"].as_f64().unwrap() >= 0.7, "{seen}");
+    eventually("nothing is left of it", || {
+        (count(&proxy, "headcount_upstream_requests") == 0).then_some(())
+    });
+    // The end of its session does not wait for the client either.
+    let proxy = proxy_of("");
+    let held = Held::start(&proxy, &format!("websocket_held {}", signed_in(&proxy, "alice")));
+    signed_in(&proxy, "alice");
+    assert_eq!(held.end()["closed"], true);
+    eventually("nothing is left of it", || {
+        (count(&proxy, "headcount_upstream_requests") == 0).then_some(())
+    });
+}
+
+#[test]
+fn one_address_has_so_many_requests_at_a_time() {
+    let app = app();
+    let keys = "server.limits.http2_streams_per_address = 5\n";
+    let proxy = proxy(&app, &format!("{}{keys}", tls("shop")));
+    // On two connections.
+    let first = Held::start(&proxy, "hanging 3");
+    eventually("they are at the app", || (app.arrived().len() == 3).then_some(()));
+    let seen = case(&proxy, "hanging_answered 20 18");
+    assert_eq!(seen["statuses"].as_array().unwrap().len(), 18, "{seen}");
+    assert!(seen["statuses"].as_array().unwrap().iter().all(|status| *status == 429), "{seen}");
+    let names: Vec<_> = seen["headers"].as_array().unwrap().iter().map(|pair| &pair[0]).collect();
+    assert!(names.iter().any(|name| *name == "retry-after"), "{names:?}");
+    assert_eq!(count(&proxy, "headcount_refusals_total{reason=\"too_many_streams\"}"), 18);
+    // A place that was left is free again.
+    eventually("there is room", || (case(&proxy, "plain")["status"] == 200).then_some(()));
+    first.stop();
 }
 
 #[test]

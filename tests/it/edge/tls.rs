@@ -41,6 +41,28 @@ fn the_certificate_is_the_one_for_the_name() {
     assert!(subject.contains("CN = shop") || subject.contains("CN=shop"), "{subject}");
 }
 
+#[test]
+fn the_host_has_to_be_the_name_of_the_handshake_where_that_is_wanted() {
+    let app = app();
+    let keys = "server.host_is_sni = true\n";
+    let proxy = proxy(&app, &format!("{}{keys}", tls("shop")));
+    for version in ["--http1.1", "--http2"] {
+        let curl = Curl::new(&proxy, &[version]);
+        for url in [SHOP, "https://www.shop.test/"] {
+            assert_eq!(curl.get(url, &[]).status, 200, "{url} {version}");
+        }
+        for host in ["other.test", "www.shop.test", "127.0.0.1"] {
+            let answer = curl.get(SHOP, &["-H", &format!("Host: {host}")]);
+            assert_eq!(answer.status, 421, "{host} {version}");
+        }
+        // Addresses are not named in handshakes.
+        let url = format!("https://{}/", proxy.address);
+        assert_eq!(curl.get(&url, &["-k"]).status, 200, "{version}");
+        assert_eq!(curl.get(&url, &["-k", "-H", "Host: shop.test"]).status, 421, "{version}");
+    }
+    wait_for_refusal(&proxy, "host_unknown");
+}
+
 /// What `openssl s_client` says about a handshake.
 fn s_client(proxy: &Proxy, options: &str) -> String {
     let address = proxy.address.to_string();

@@ -5,10 +5,9 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread;
-use std::time::Instant;
 
+use super::load::Load;
 use super::*;
 use crate::support::eventually;
 use crate::support::proxy::Kind;
@@ -23,66 +22,30 @@ fn activated(app: &LegacyApp, keys: &str) -> (Arc<TcpListener>, Proxy) {
     (listener, Proxy::start_as(app.address, None, &toml, kind))
 }
 
-/// One request after the other until it is over, on fresh and on kept connections by turns. What
-/// comes back from a kept connection that closes unanswered is sent again, as every client does.
-fn client(address: SocketAddr, pause: Duration, over: &AtomicBool) -> u64 {
-    let mut kept: Option<Connection> = None;
-    let mut served = 0;
-    while !over.load(Ordering::Relaxed) {
-        let next = Instant::now() + pause;
-        let on_kept = kept.as_mut().filter(|_| served % 4 != 0);
-        let answer = on_kept.and_then(|connection| ask(connection, address, "/").ok());
-        let answer = answer.unwrap_or_else(|| {
-            let mut fresh = Connection::open(address).expect("no connection is refused");
-            let answer = ask(&mut fresh, address, "/").expect("no request fails");
-            kept = Some(fresh);
-            answer
-        });
-        assert!(answer.starts_with("app"), "{answer}");
-        served += 1;
-        thread::sleep(next.saturating_duration_since(Instant::now()));
-    }
-    served
-}
-
-/// Restarts under 500 requests per second; how many were served.
-fn restarts(rounds: u32) -> u64 {
-    const CLIENTS: u32 = 20;
+/// Drains and restarts under 500 requests per second.
+fn restarts(rounds: u64) {
     let app = app("app");
     let (_listener, mut proxy) = activated(&app, "limit.max_sessions = 1");
-    let (address, over) = (proxy.address, AtomicBool::new(false));
     let mut alice = signed_in(&proxy, "alice");
-    let started = Instant::now();
-    let served: u64 = thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|_| scope.spawn(|| client(address, Duration::from_millis(40), &over)))
-            .collect();
-        let beginning = app.arrived().len();
+    let served = Load::during(proxy.address, |load| {
         for _ in 0..rounds {
             proxy.restart();
-            // Some of the load before the next.
-            thread::sleep(Duration::from_millis(100));
+            load.wait_for(20);
         }
-        assert!(app.arrived().len() > beginning);
-        over.store(true, Ordering::Relaxed);
-        clients.into_iter().map(|client| client.join().unwrap()).sum()
     });
-    let took = started.elapsed();
-    println!("{rounds} restarts in {took:?}, {served} requests, none failed");
+    assert!(served > rounds * 20, "{served}");
     assert_eq!(alice.get("/").status, 200, "sessions survive");
-    served
 }
 
 #[test]
-fn restarts_refuse_nobody() {
-    let served = restarts(15);
-    assert!(served > 15 * 20, "{served}");
+fn a_hundred_drains_and_restarts_cost_no_request() {
+    restarts(100);
 }
 
 #[test]
-fn soak_five_hundred_restarts() {
+fn soak_five_hundred_drains_and_restarts() {
     if std::env::var_os("HEADCOUNT_SOAK").is_some() {
-        assert!(restarts(500) > 500 * 20);
+        restarts(500);
     }
 }
 

@@ -16,7 +16,7 @@ use super::conformance::conformance;
 use crate::support::link::Link;
 use crate::support::postgres::Database;
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options {
         app: "tests".to_owned(),
         key_check: [7; 16],

@@ -129,6 +129,11 @@ impl Connection {
         self.stream.get_mut().write_all(bytes)
     }
 
+    /// Waits for an answer to begin; false if the connection ends before it does.
+    pub(crate) fn answers(&mut self) -> io::Result<bool> {
+        self.stream.fill_buf().map(|bytes| !bytes.is_empty())
+    }
+
     /// One request, one answer. Whether the connection can be used again comes with it.
     pub(crate) fn exchange(&mut self, request: &Request) -> io::Result<(Response, bool)> {
         self.write(&request.bytes())?;

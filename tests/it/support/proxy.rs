@@ -210,6 +210,12 @@ impl Proxy {
         self.write_configuration(&text.replace(from, to));
     }
 
+    /// Names another store in its configuration file; it does not know of that yet.
+    pub(crate) fn change_store(&mut self, url: &str) {
+        let old = std::mem::replace(&mut self.store_url, url.to_owned());
+        self.write_configuration(&self.configuration().replace(&old, url));
+    }
+
     /// Its configuration file as it is.
     pub(crate) fn configuration(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("headcount.toml")).unwrap()
