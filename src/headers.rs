@@ -253,7 +253,7 @@ fn check_framing<B>(request: &Request<B>) -> Result<(), Refusal> {
     let headers = request.headers();
     for name in headers.keys().filter(|name| name.as_str().contains('_')) {
         let dashed = name.as_str().replace('_', "-");
-        if PROTECTED.contains(&&*dashed) || HOP_BY_HOP.contains(&&*dashed) {
+        if PROTECTED.contains(&&*dashed) || is_hop_by_hop(&dashed) {
             return Err(Refusal::FramingInvalid);
         }
     }

@@ -56,7 +56,7 @@ pub async fn idle(options: Rc<Options>) -> io::Result<()> {
         streams.push(stream);
     }
     println!("{{\"answered\": {}}}", streams.len());
-    std::io::stdin().read_line(&mut String::new())?;
+    io::stdin().read_line(&mut String::new())?;
     Ok(())
 }
 
