@@ -1,6 +1,6 @@
 # What people run. `make demo` needs the Rust toolchain only; `make test` also python3,
 # Node.js, PHP and Ruby.
-.PHONY: demo test soak fuzz audit clean
+.PHONY: demo test soak fuzz bench bench-instructions audit clean
 
 demo:
 	cargo build --release --locked
@@ -23,6 +23,15 @@ soak:
 # Five minutes for each target, ten for the whole proxy; needs a C++ compiler. `fuzz/run SECONDS TARGET` runs one.
 fuzz:
 	fuzz/run
+
+# Beside nginx, HAProxy and nginx with Lua and Redis, which are installed: needs Debian, python3 and two
+# quiet cores for about 90 minutes. `benches/run --quick` takes one; docs/performance.md has the figures.
+bench:
+	benches/run
+
+# Instructions per request, which other work on the machine does not change; needs valgrind.
+bench-instructions:
+	benches/instructions
 
 audit:
 	tests/setup

@@ -1,9 +1,10 @@
 //! Who is calling: the peer, or whoever a trusted proxy says it forwards for. Pure.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
-use http::header::{HOST, HeaderName, HeaderValue};
+use http::header::{FORWARDED, HOST, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use crate::audit;
@@ -11,6 +12,10 @@ use crate::keyring::{Keyring, hex};
 use crate::peer::Peer;
 use crate::session::Client;
 use crate::settings::{ClientAddress, TrustedProxies};
+
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Forwarding hops looked at, from the right.
 const HOPS_MAX: usize = 32;
@@ -40,22 +45,23 @@ impl Caller {
 
     /// Reads forwarding headers only if the peer is trusted.
     pub fn identify(peer: &Peer, headers: &HeaderMap, trusted: &TrustedProxies) -> Self {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let mut caller = Self::direct(peer, text(HOST.as_str()).unwrap_or_default());
+        let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        let mut caller = Self::direct(peer, text(&HOST).unwrap_or_default());
         if !peer.may_introduce || !trusted.contain(caller.peer) {
             return caller;
         }
         caller.trusted = true;
-        let last =
-            |name: &str| text(name).and_then(|value| value.rsplit(',').next()).map(str::trim);
-        if let Some(proto) = last("x-forwarded-proto") {
+        let last = |name: &HeaderName| {
+            text(name).and_then(|value| value.rsplit(',').next()).map(str::trim)
+        };
+        if let Some(proto) = last(&X_FORWARDED_PROTO) {
             caller.scheme = if proto.eq_ignore_ascii_case("https") { "https" } else { "http" };
         }
-        if let Some(host) = last("x-forwarded-host").filter(|host| !host.is_empty()) {
+        if let Some(host) = last(&X_FORWARDED_HOST).filter(|host| !host.is_empty()) {
             host.clone_into(&mut caller.host);
         }
         let hops: Vec<&str> = headers
-            .get_all("x-forwarded-for")
+            .get_all(&X_FORWARDED_FOR)
             .iter()
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
@@ -78,55 +84,53 @@ impl Caller {
     }
 
     /// The forwarding headers for the app. What a trusted proxy has said is kept and added to.
-    pub fn forwarded(&self, headers: &HeaderMap) -> Vec<(HeaderName, String)> {
-        let earlier = |name: &str| {
-            let kept: Vec<&str> = headers
-                .get_all(name)
-                .iter()
-                .filter_map(|value| value.to_str().ok())
-                .filter(|_| self.trusted)
-                .collect();
-            kept.join(", ")
-        };
-        let append = |earlier: String, own: &str| match (&*earlier, own) {
-            (_, "") => earlier,
-            ("", own) => own.to_owned(),
-            (earlier, own) => format!("{earlier}, {own}"),
-        };
-        let node = |address: IpAddr| match address {
-            IpAddr::V4(address) => address.to_string(),
-            IpAddr::V6(address) => format!("\"[{address}]\""),
-        };
-        let host = if self
-            .host
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
-        {
-            self.host.clone()
-        } else {
-            format!("\"{}\"", self.host.replace(['"', '\\'], ""))
-        };
-        // RFC 7239 has a word for a peer without an address; the older header has none.
-        let peer = self.peer.map_or_else(|| "unknown".to_owned(), node);
-        let element = format!("for={peer};host={host};proto={}", self.scheme);
-        let mut before = earlier("forwarded");
-        if before.is_empty() {
+    pub fn forwarded(&self, headers: &HeaderMap) -> Vec<(HeaderName, Cow<'_, str>)> {
+        let peer = self.peer.map(text_of).unwrap_or_default();
+        let mut hops = self.earlier(headers, &X_FORWARDED_FOR);
+        let mut elements = self.earlier(headers, &FORWARDED);
+        if elements.is_empty() {
             // The proxy before us speaks only the older header.
-            let hops = earlier("x-forwarded-for");
-            let known = hops.split(',').filter_map(read_hop);
-            let elements: Vec<String> = known.map(|hop| format!("for={}", node(hop))).collect();
-            before = elements.join(", ");
+            for hop in hops.split(',').filter_map(read_hop) {
+                separate(&mut elements);
+                elements.push_str("for=");
+                push_node(&mut elements, hop);
+            }
         }
-        let name = HeaderName::from_static;
-        let own = self.peer.map(|peer| peer.to_string()).unwrap_or_default();
-        let hops = append(earlier("x-forwarded-for"), &own);
-        let hops = (!hops.is_empty()).then(|| (name("x-forwarded-for"), hops));
+        if !peer.is_empty() {
+            separate(&mut hops);
+            hops.push_str(&peer);
+        }
+        separate(&mut elements);
+        elements.push_str("for=");
+        match self.peer {
+            Some(peer) => push_node(&mut elements, peer),
+            // RFC 7239 has a word for a peer without an address; the older header has none.
+            None => elements.push_str("unknown"),
+        }
+        elements.push_str(";host=");
+        push_quoted(&mut elements, &self.host);
+        elements.push_str(";proto=");
+        elements.push_str(self.scheme);
+        let hops = (!hops.is_empty()).then_some((X_FORWARDED_FOR.clone(), Cow::Owned(hops)));
         let rest = [
-            (name("x-forwarded-proto"), self.scheme.to_owned()),
-            (name("x-forwarded-host"), self.host.clone()),
-            (name("forwarded"), append(before, &element)),
+            (X_FORWARDED_PROTO.clone(), Cow::Borrowed(self.scheme)),
+            (X_FORWARDED_HOST.clone(), Cow::Borrowed(&*self.host)),
+            (FORWARDED, Cow::Owned(elements)),
         ];
         hops.into_iter().chain(rest).collect()
+    }
+
+    /// What a trusted proxy has said under a name, as one list.
+    fn earlier(&self, headers: &HeaderMap, name: &HeaderName) -> String {
+        // Room for one address and what is said about it.
+        let mut list = String::with_capacity(96);
+        if self.trusted {
+            for value in headers.get_all(name).iter().filter_map(|value| value.to_str().ok()) {
+                separate(&mut list);
+                list.push_str(value);
+            }
+        }
+        list
     }
 
     /// The client as sessions and events record it.
@@ -150,6 +154,48 @@ impl Caller {
         });
         Client { address, user_agent }
     }
+}
+
+/// Puts a comma behind what is in a list already.
+fn separate(list: &mut String) {
+    if !list.is_empty() {
+        list.push_str(", ");
+    }
+}
+
+/// As `Display` writes it; IPv4 without the machinery of formatting, since every request needs it.
+fn text_of(address: IpAddr) -> String {
+    let IpAddr::V4(address) = address else { return address.to_string() };
+    let mut text = String::with_capacity(15);
+    for (at, octet) in address.octets().into_iter().enumerate() {
+        if at > 0 {
+            text.push('.');
+        }
+        for (least, unit) in [(100, 100), (10, 10), (0, 1)] {
+            if octet >= least {
+                text.push(char::from(b'0' + octet / unit % 10));
+            }
+        }
+    }
+    text
+}
+
+/// A node of RFC 7239.
+fn push_node(list: &mut String, address: IpAddr) {
+    let quote = if address.is_ipv6() { ["\"[", "]\""] } else { [""; 2] };
+    list.push_str(quote[0]);
+    list.push_str(&text_of(address));
+    list.push_str(quote[1]);
+}
+
+fn push_quoted(list: &mut String, host: &str) {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    if host.bytes().all(plain) {
+        return list.push_str(host);
+    }
+    list.push('"');
+    list.extend(host.chars().filter(|character| !matches!(character, '"' | '\\')));
+    list.push('"');
 }
 
 fn prefix(address: IpAddr) -> Option<String> {
@@ -233,6 +279,13 @@ mod tests {
         // One that cannot name its client for the connection is not asked about it either.
         let silent = Peer { may_introduce: false, ..secure };
         assert_eq!(Caller::identify(&silent, &headers, &trusted).scheme, "https");
+    }
+
+    #[test]
+    fn addresses_are_written_as_everybody_does() {
+        for address in ["0.0.0.0", "1.20.255.100", "105.9.10.99", "::1", "2001:db8::7"] {
+            assert_eq!(text_of(address.parse().unwrap()), address);
+        }
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //! something an app might read as one, or as none of our business. Pure.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 
-use crate::rules::{Credential, RuleSet};
+use crate::rules::RuleSet;
+use crate::rules::matcher::Glob;
 
 /// What the Cookie lines of one request hold.
 #[derive(Debug, Default)]
@@ -29,6 +31,7 @@ pub struct Candidate<'h> {
 /// Splits the Cookie lines. Lines are merged in order; pairs are separated by `;` alone.
 pub fn scan<'h>(lines: impl Iterator<Item = &'h [u8]>, rules: &RuleSet) -> Scan<'h> {
     let mut scan = Scan::default();
+    let forgiving = LazyCell::new(|| forgiving(rules));
     for pair in lines.flat_map(|line| line.split(|byte| *byte == b';')) {
         let pair = trim(pair);
         if pair.is_empty() {
@@ -37,7 +40,7 @@ pub fn scan<'h>(lines: impl Iterator<Item = &'h [u8]>, rules: &RuleSet) -> Scan<
         scan.pairs += 1;
         if let Some(candidate) = exact(pair, rules) {
             scan.candidates.push(candidate);
-        } else if may_hold_credential(pair, rules) {
+        } else if may_hold_credential(pair, &forgiving) {
             scan.look_alikes += 1;
         } else {
             scan.others.push(pair);
@@ -55,7 +58,7 @@ fn exact<'h>(pair: &'h [u8], rules: &RuleSet) -> Option<Candidate<'h>> {
 
 /// The value of the first cookie whose name matches, in the plain reading; for rules that look into
 /// other cookies.
-pub fn value_in(line: &[u8], name: &crate::rules::matcher::Glob) -> Option<String> {
+pub fn value_in(line: &[u8], name: &Glob) -> Option<String> {
     line.split(|byte| *byte == b';').find_map(|pair| {
         let (found, value) = std::str::from_utf8(trim(pair)).ok()?.split_once('=')?;
         name.matches(found).then(|| value.to_owned())
@@ -69,16 +72,34 @@ fn is_token(byte: u8) -> bool {
 
 /// Whether any reading, also by parsers that split at commas or ignore odd bytes around names,
 /// finds a credential in this pair.
-fn may_hold_credential(pair: &[u8], rules: &RuleSet) -> bool {
+fn may_hold_credential(pair: &[u8], forgiving: &[Glob]) -> bool {
+    if is_plain(pair) {
+        // All readings find one name.
+        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+        return looks_like(name, forgiving);
+    }
     let pieces = pair.split(|byte| matches!(byte, b',' | b'"' | b'\r' | b'\n' | 0));
     pieces.into_iter().any(|piece| {
         let name = match piece.iter().position(|byte| *byte != b'=') {
             Some(start) => piece[start..].split(|byte| *byte == b'=').next().unwrap_or_default(),
             None => return false,
         };
-        !name.is_empty() && rules.credentials.iter().any(|credential| looks_like(name, credential))
-    }) || words_before_equals(pair)
-        .any(|name| rules.credentials.iter().any(|credential| looks_like(name, credential)))
+        !name.is_empty() && looks_like(name, forgiving)
+    }) || words_before_equals(pair).any(|name| looks_like(name, forgiving))
+}
+
+/// `name=value` with nothing that anybody could split it at or take for a blank.
+fn is_plain(pair: &[u8]) -> bool {
+    let plain = |byte: &u8| (0x21..0x7f).contains(byte) && !matches!(byte, b',' | b'"');
+    pair.iter().all(plain)
+        && !pair.starts_with(b"=")
+        && pair.iter().filter(|byte| **byte == b'=').count() == 1
+}
+
+/// The names of all credentials, folded like the names they are compared with.
+fn forgiving(rules: &RuleSet) -> Vec<Glob> {
+    let names = rules.credentials.iter().flat_map(|credential| &credential.cookies);
+    names.map(|name| name.folded(&|text| fold(text.as_bytes()))).collect()
 }
 
 /// Python's parser ends a cookie at blanks too: `a=1 sid=T` holds `sid`. Every word that an equals
@@ -112,13 +133,12 @@ pub fn reads_alike(value: &[u8]) -> bool {
     inner.unwrap_or(value).iter().all(plain) && !later.any(|piece| piece.contains(&b'='))
 }
 
-fn looks_like(name: &[u8], credential: &Credential) -> bool {
+fn looks_like(name: &[u8], forgiving: &[Glob]) -> bool {
     let folded = fold(name);
     // PHP reads `name[x]` as an array called `name`.
     let base = name.split(|byte| *byte == b'[').next().filter(|base| base.len() < name.len());
     let base = base.map(fold);
-    credential.cookies.iter().any(|cookie| {
-        let pattern = cookie.folded(&|text| fold(text.as_bytes()));
+    forgiving.iter().any(|pattern| {
         pattern.matches(&folded) || base.as_ref().is_some_and(|base| pattern.matches(base))
     })
 }
@@ -266,8 +286,7 @@ pub fn join<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::Role;
-    use crate::rules::matcher::Glob;
+    use crate::rules::{Credential, Role};
 
     fn rules(names: &[&str]) -> RuleSet {
         let cookies = names.iter().map(|name| Glob::name(name)).collect();

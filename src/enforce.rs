@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 use http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderValue,
-    LOCATION, REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, ACCEPT_LANGUAGE, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    HeaderMap, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY, RETRY_AFTER,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Method, Response, StatusCode};
 use serde_json::json;
@@ -13,6 +14,9 @@ use crate::body::Body;
 use crate::pages::{Language, Page, Pages};
 use crate::refusal::Refusal;
 use crate::session::{EndReason, Ending};
+
+static X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
+static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// Our pages run nothing, and load nothing but the app's logo.
 const POLICY: &str = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -30,16 +34,16 @@ impl Audience {
     /// Told by what browsers say about themselves (Fetch Metadata), else by Accept. `otherwise` is
     /// for browsers that prefer no language there are words for.
     pub fn of(method: &Method, headers: &HeaderMap, otherwise: Language) -> Self {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let scripted =
-            text("x-requested-with").is_some_and(|by| by.eq_ignore_ascii_case("xmlhttprequest"));
-        let page = match text("sec-fetch-mode") {
+            text(&X_REQUESTED_WITH).is_some_and(|by| by.eq_ignore_ascii_case("xmlhttprequest"));
+        let page = match text(&SEC_FETCH_MODE) {
             _ if scripted || *method == Method::OPTIONS => false,
             Some(mode) => mode == "navigate",
-            None => text("accept").is_some_and(|accept| accept.contains("text/html")),
+            None => text(&ACCEPT).is_some_and(|accept| accept.contains("text/html")),
         };
         if page {
-            Self::Page(Language::preferred(text("accept-language"), otherwise))
+            Self::Page(Language::preferred(text(&ACCEPT_LANGUAGE), otherwise))
         } else {
             Self::Program
         }
@@ -208,7 +212,7 @@ mod tests {
             let mut map = HeaderMap::new();
             for (name, value) in headers {
                 map.insert(
-                    http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                    HeaderName::from_bytes(name.as_bytes()).unwrap(),
                     value.parse().unwrap(),
                 );
             }

@@ -12,18 +12,21 @@ use crate::refusal::Refusal;
 use crate::settings::{Accepted, ServerLimits, ServerSettings, host_name};
 
 /// RFC 9110 §7.6.1, and the older ones seen in the wild.
-const HOP_BY_HOP: [&str; 10] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-];
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
 
 /// What only a proxy may say about the client; removed and rewritten.
 const FORWARDING: [&str; 12] = [
@@ -86,8 +89,8 @@ pub fn check<B>(
     if expectations.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         return Err(Refusal::ExpectationUnknown);
     }
-    let mut named = connection_options(headers);
-    if named.any(|name| PROTECTED.contains(&&*name) || FORWARDING.contains(&&*name)) {
+    let named = |list: &[&str]| is_named(headers, list);
+    if headers.contains_key(header::CONNECTION) && (named(&PROTECTED) || named(&FORWARDING)) {
         return Err(Refusal::ConnectionHeader);
     }
     let cookie_bytes: usize = headers.get_all(header::COOKIE).iter().map(HeaderValue::len).sum();
@@ -250,7 +253,7 @@ fn check_framing<B>(request: &Request<B>) -> Result<(), Refusal> {
     let headers = request.headers();
     for name in headers.keys().filter(|name| name.as_str().contains('_')) {
         let dashed = name.as_str().replace('_', "-");
-        if PROTECTED.contains(&&*dashed) || HOP_BY_HOP.contains(&&*dashed) {
+        if PROTECTED.contains(&&*dashed) || is_hop_by_hop(&dashed) {
             return Err(Refusal::FramingInvalid);
         }
     }
@@ -272,27 +275,45 @@ fn check_framing<B>(request: &Request<B>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The options of all Connection headers, lower case.
-fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = String> {
+/// The options of all Connection headers.
+fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     headers
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .map(|option| option.trim().to_ascii_lowercase())
+        .map(str::trim)
         .filter(|option| !option.is_empty())
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<String> = connection_options(headers).collect();
-        for name in named {
-            headers.remove(&*name);
-        }
-    }
-    for name in HOP_BY_HOP {
+/// Whether a Connection header names one of `list`.
+fn is_named(headers: &HeaderMap, list: &[&str]) -> bool {
+    connection_options(headers)
+        .any(|option| list.iter().any(|name| name.eq_ignore_ascii_case(option)))
+}
+
+/// Removes what concerns one connection only, what Connection names, and what is `unwanted`.
+fn remove_hop_by_hop(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    let names_others = connection_options(headers).any(|option| !is_plain_option(option));
+    let goes = |name: &str| {
+        is_hop_by_hop(name) || unwanted(name) || (names_others && is_named(headers, &[name]))
+    };
+    let gone: Vec<HeaderName> =
+        headers.keys().filter(|name| goes(name.as_str())).cloned().collect();
+    for name in gone {
         headers.remove(name);
     }
+}
+
+/// The options that nearly every message has; no header is called so that would not go anyway.
+fn is_plain_option(option: &str) -> bool {
+    option.eq_ignore_ascii_case("keep-alive") || option.eq_ignore_ascii_case("upgrade")
+}
+
+/// Whether a header is what some apps read as `known`: WSGI and CGI turn `_` into `-`.
+fn reads_as(name: &str, known: &str) -> bool {
+    let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    name.len() == known.len() && name.bytes().map(dashed).eq(known.bytes())
 }
 
 /// Turns the client's headers into those for the app: framing is left to hyper, the Cookie line is
@@ -304,29 +325,16 @@ pub fn to_upstream(
     upgrade: bool,
 ) -> Result<(), Refusal> {
     let forwarded = caller.forwarded(headers);
-    remove_hop_by_hop(headers);
-    for name in FORWARDING {
-        headers.remove(name);
-    }
-    for name in [header::CONTENT_LENGTH, header::EXPECT, header::COOKIE] {
-        headers.remove(name);
-    }
-    // WSGI and CGI read `X_Forwarded_For` as `X-Forwarded-For`.
-    let twins: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().contains('_'))
-        .filter(|name| FORWARDING.contains(&&*name.as_str().replace('_', "-")))
-        .cloned()
-        .collect();
-    for twin in twins {
-        headers.remove(twin);
-    }
-    let value = |text: &[u8]| HeaderValue::from_bytes(text).map_err(|_| Refusal::MalformedHead);
+    remove_hop_by_hop(headers, |name| {
+        matches!(name, "content-length" | "expect" | "cookie")
+            || FORWARDING.iter().any(|known| reads_as(name, known))
+    });
+    let malformed = |_| Refusal::MalformedHead;
     if let Some(cookie) = cookie {
-        headers.insert(header::COOKIE, value(cookie)?);
+        headers.insert(header::COOKIE, HeaderValue::from_bytes(cookie).map_err(malformed)?);
     }
     for (name, text) in forwarded {
-        headers.insert(name, value(text.as_bytes())?);
+        headers.insert(name, HeaderValue::from_str(&text).map_err(malformed)?);
     }
     if upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -337,11 +345,9 @@ pub fn to_upstream(
 
 /// Takes off what would make the app see another method than the one that was judged.
 pub fn remove_method_overrides(headers: &mut HeaderMap) {
-    let overrides: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| METHOD_OVERRIDES.contains(&&*name.as_str().replace('_', "-")))
-        .cloned()
-        .collect();
+    let overrides =
+        |name: &&HeaderName| METHOD_OVERRIDES.iter().any(|known| reads_as(name.as_str(), known));
+    let overrides: Vec<HeaderName> = headers.keys().filter(overrides).cloned().collect();
     for name in overrides {
         headers.remove(name);
     }
@@ -349,7 +355,7 @@ pub fn remove_method_overrides(headers: &mut HeaderMap) {
 
 /// Takes off the app's answer what concerned only our connection to it.
 pub fn to_downstream(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
+    remove_hop_by_hop(headers, |_| false);
 }
 
 #[cfg(test)]

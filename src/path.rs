@@ -13,6 +13,22 @@ pub struct CanonicalPath {
 /// Reads `raw`, the path part of a request target, as the most forgiving server would: percent
 /// escapes decoded twice, `\` as `/`, `;parameters` cut off, `//`, `/./` and `/../` resolved.
 pub fn canonical(raw: &str) -> CanonicalPath {
+    if is_canonical(raw) {
+        return CanonicalPath { text: raw.to_owned(), plain: true };
+    }
+    resolve(raw)
+}
+
+/// Whether nothing in `raw` would change. May be `false` although nothing would.
+fn is_canonical(raw: &str) -> bool {
+    let bytes = raw.as_bytes();
+    let pairs = bytes.windows(2);
+    bytes.first() == Some(&b'/')
+        && !bytes.iter().any(|byte| matches!(byte, b'%' | b'\\' | b';'))
+        && !pairs.into_iter().any(|pair| pair[0] == b'/' && matches!(pair[1], b'/' | b'.'))
+}
+
+fn resolve(raw: &str) -> CanonicalPath {
     let without_parameters = cut_parameters(raw);
     let once = decode(&without_parameters);
     let twice = decode(&once);
@@ -67,6 +83,16 @@ mod tests {
     fn ordinary_paths_are_their_own_canonical_form() {
         for path in ["/", "/login", "/accounts/login/", "/a/b.c/~x", "/j_security_check"] {
             assert_eq!(canonical(path), CanonicalPath { text: path.to_owned(), plain: true });
+        }
+    }
+
+    #[test]
+    fn what_is_taken_as_it_is_would_not_change() {
+        for path in [
+            "/", "/a", "/a/", "/a/b", "/a.b/..c", "/a/b..", "/a~%", "//", "/a//b", "/a/.", "/./a",
+            "a", "",
+        ] {
+            assert_eq!(canonical(path), resolve(path), "{path}");
         }
     }
 

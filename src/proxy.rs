@@ -191,14 +191,14 @@ impl Worker {
             || (proxy.may_identify(&exchange) && on_client.is_none());
         if watched {
             proxy.check_heard(true)?;
-            return self.watch(exchange, permit, parts, payload, cookie).await;
+            return Box::pin(self.watch(exchange, permit, parts, payload, cookie)).await;
         }
         proxy.prepare(&mut parts, &exchange.caller, cookie.as_deref(), upgrade)?;
         let body = proxy.client_body(payload)?;
         let response = self.send(permit, Request::from_parts(parts, body)).await?;
         // 6 read the response, 7 record, 8 answer
         match on_client {
-            Some(on_client) => self.switch(exchange, on_client, response).await,
+            Some(on_client) => Box::pin(self.switch(exchange, on_client, response)).await,
             None => self.relay(exchange, response).await.map(Answered::from),
         }
     }

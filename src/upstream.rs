@@ -27,6 +27,7 @@ use self::connect::Connector;
 pub use self::connect::{App, ConnectError};
 use self::http2::{Shared, Slot};
 use self::pool::{Link, Pool};
+use self::strict::Interim;
 use crate::body::{AppBody, RequestBody, Upload};
 use crate::idle::Alarm;
 use crate::policy::Permit;
@@ -143,9 +144,9 @@ impl Upstream {
         // An upgrade takes a connection of its own.
         let shared = self.shared.as_ref().filter(|_| !request.headers().contains_key(UPGRADE));
         if let Some(shared) = shared
-            && let Some(slot) = shared.slot().await?
+            && let Some(slot) = Box::pin(shared.slot()).await?
         {
-            return self.send_http2(shared, slot, request).await;
+            return Box::pin(self.send_http2(shared, slot, request)).await;
         }
         self.send_http1(request).await.map(|response| response.map(AppBody::from))
     }
@@ -160,7 +161,7 @@ impl Upstream {
         let upload = upload.as_deref();
         let link = match self.pool.take() {
             Some(link) => link,
-            None => self.pool.connect().await?,
+            None => Box::pin(self.pool.connect()).await?,
         };
         let mut refused = match self.exchange(link, request, upload).await {
             Ok(answer) => return answer,
@@ -169,8 +170,8 @@ impl Upstream {
         let Some(request) = refused.take_message() else {
             return Err(UpstreamError::of(refused.into_error(), upload));
         };
-        let link = self.pool.connect().await?;
-        match self.exchange(link, request, upload).await {
+        let link = Box::pin(self.pool.connect()).await?;
+        match Box::pin(self.exchange(link, request, upload)).await {
             Ok(answer) => answer,
             Err(refused) => Err(UpstreamError::of(refused.into_error(), upload)),
         }
@@ -189,7 +190,9 @@ impl Upstream {
         loop {
             let spare = again.then(|| spare(&request)).flatten();
             let answer = slot.sender().try_send_request(request);
-            let Some(answer) = in_time(answer, upload, self.first_byte_timeout).await else {
+            let mut alarm = Alarm::default();
+            let answer = in_time(answer, upload, self.first_byte_timeout, &mut alarm);
+            let Some(answer) = answer.await else {
                 return Err(UpstreamError::Timeout);
             };
             let mut error = match answer {
@@ -242,15 +245,22 @@ impl Upstream {
     ) -> Result<Result<Response<Incoming>, UpstreamError>, Box<TrySendError<Request<RequestBody>>>>
     {
         let mut driver = AbortOnDrop(Some(link.driver()));
-        let flooded = strict::limit_interim(&mut request, self.interim_max);
-        let answer = link.sender().try_send_request(request);
-        let answer = tokio::select! {
-            biased;
-            () = flooded.cancelled() => return Ok(Err(UpstreamError::Interim(self.interim_max))),
-            answer = in_time(answer, upload, self.first_byte_timeout) => answer,
+        let interim = Interim::of(&mut request, self.interim_max);
+        let answer = {
+            let answer = link.sender().try_send_request(request);
+            let answer = in_time(answer, upload, self.first_byte_timeout, link.alarm());
+            let mut answer = pin!(answer);
+            poll_fn(|cx| match interim.poll_flooded(cx) {
+                true => Poll::Ready(Err(UpstreamError::Interim(self.interim_max))),
+                false => {
+                    answer.as_mut().poll(cx).map(|answer| answer.ok_or(UpstreamError::Timeout))
+                }
+            })
+            .await
         };
-        let Some(answer) = answer else {
-            return Ok(Err(UpstreamError::Timeout));
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return Ok(Err(error)),
         };
         let mut response = answer.map_err(Box::new)?;
         if !strict::check_framing(response.headers_mut(), self.lenience) {
@@ -296,9 +306,9 @@ async fn in_time<T>(
     answer: impl Future<Output = T>,
     upload: Option<&Upload>,
     timeout: Duration,
+    alarm: &mut Alarm,
 ) -> Option<T> {
     let mut answer = pin!(answer);
-    let mut alarm = Alarm::default();
     let mut deadline = Instant::now() + timeout;
     poll_fn(|cx| {
         if let Poll::Ready(answer) = answer.as_mut().poll(cx) {

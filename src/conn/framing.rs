@@ -3,7 +3,7 @@
 //! line feeds, a fragment) is refused here. Nothing is kept but a few bytes; what a request means is
 //! the business of others.
 
-use memchr::memchr2;
+use memchr::{memchr, memchr2, memchr3};
 
 use crate::refusal::Refusal;
 
@@ -123,6 +123,13 @@ impl Framing {
             State::Value if self.field == Field::Other => memchr2(b'\r', b'\n', bytes),
             State::ChunkExtension(_) | State::Trailer => memchr2(b'\r', b'\n', bytes),
             State::Method => memchr2(b' ', b'\n', bytes),
+            State::Target => memchr3(b' ', b'#', b'\n', bytes),
+            State::LineStart => {
+                if let Some(count) = plain_line(bytes) {
+                    return Ok(count);
+                }
+                Some(0)
+            }
             State::Name if self.text_len > NAME_MAX => memchr2(b':', b'\n', bytes),
             _ => Some(0),
         };
@@ -254,6 +261,16 @@ impl Framing {
             (Some(0) | None, false) => Ok(State::default()),
         }
     }
+}
+
+/// The length of the header line that `bytes` begin with, if it is whole, and such that it says nothing
+/// about the body: the usual case, seen at once instead of byte by byte.
+fn plain_line(bytes: &[u8]) -> Option<usize> {
+    let end = memchr2(b'\r', b'\n', bytes)?;
+    let name = memchr(b':', &bytes[..end])?;
+    let of_interest = name == "content-length".len() || name == "transfer-encoding".len();
+    let plain = name > 0 && !of_interest && !matches!(bytes[0], b' ' | b'\t');
+    (plain && bytes[end..].starts_with(b"\r\n")).then_some(end + 2)
 }
 
 /// One spelling for each number, and none that anybody's integers do not hold.

@@ -29,7 +29,7 @@ pub(super) fn is_wanted<B>(request: &Request<B>) -> bool {
     request.method() == Method::GET
         && request.version() == Version::HTTP_11
         && only(headers, &header::UPGRADE).is_some_and(is_websocket)
-        && super::connection_options(headers).any(|option| option == "upgrade")
+        && super::is_named(headers, &["upgrade"])
         && only(headers, &SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13")
         && key.is_some_and(|key| key.len() == 16)
 }

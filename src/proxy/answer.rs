@@ -69,7 +69,8 @@ impl Worker {
         }
         let mut cut = self.proxy.cut(&exchange);
         if adopted.is_some() || response.headers().contains_key(SET_COOKIE) {
-            let settled = self.proxy.settle(&exchange, response.headers_mut()).await?;
+            let settle = self.proxy.settle(&exchange, response.headers_mut());
+            let settled = Box::pin(settle).await?;
             // The answer that ends the session is not cut by that.
             cut = cut.filter(|_| settled == Settled::Goes);
         }

@@ -59,7 +59,7 @@ impl Proxy {
             return Ok((Vec::new(), payload));
         }
         if rules.needs_body_for_tokens(path) && fields::is_readable(&parts.headers) {
-            payload = self.read(parts, payload).await?;
+            payload = Box::pin(self.read(parts, payload)).await?;
         }
         let facts = RequestFacts {
             method: parts.method.as_str(),

@@ -162,7 +162,8 @@ impl Worker {
                 Err(Refusal::ProbeFailed)
             };
         };
-        let found = question.get_or_try_init(|| self.find(exchange, probe, &unproven)).await;
+        let find = || Box::pin(self.find(exchange, probe, &unproven));
+        let found = question.get_or_try_init(find).await;
         match found {
             Ok(Found::Nobody) => Ok(None),
             Ok(Found::Session(adopted)) => {

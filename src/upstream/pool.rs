@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::connect::{AppStream, ConnectError, Connector};
 use crate::body::RequestBody;
+use crate::idle::Alarm;
 use crate::settings::UpstreamSettings;
 
 /// hyper's default; any other number costs an allocation per answer.
@@ -50,14 +51,20 @@ pub(super) struct Link {
     driver: AbortHandle,
     place: Arc<Place>,
     address: Option<SocketAddr>,
+    /// For the answers, one after another: to keep a timer is cheaper than to make one.
+    alarm: Alarm,
 }
 
 /// Where a sender waits for the end of its answer, for the driver to find it.
-type Place = Mutex<Option<(SendRequest<RequestBody>, AbortHandle)>>;
+type Place = Mutex<Option<(SendRequest<RequestBody>, AbortHandle, Alarm)>>;
 
 impl Link {
     pub(super) fn sender(&mut self) -> &mut SendRequest<RequestBody> {
         &mut self.sender
+    }
+
+    pub(super) fn alarm(&mut self) -> &mut Alarm {
+        &mut self.alarm
     }
 
     pub(super) fn driver(&self) -> AbortHandle {
@@ -124,19 +131,19 @@ impl Pool {
         let driving =
             drive(connection.with_upgrades(), Arc::clone(&place), address, Arc::downgrade(self));
         let driver = tokio::spawn(driving).abort_handle();
-        Ok(Link { sender, driver, place, address })
+        Ok(Link { sender, driver, place, address, alarm: Alarm::default() })
     }
 
     /// To be called with the head of the answer: the connection returns with the end of it.
     pub(super) fn give_back(self: &Arc<Self>, link: Link) {
-        let Link { sender, driver, place, address } = link;
+        let Link { sender, driver, place, address, alarm } = link;
         let mut parked = place.lock();
         // Under the lock: either it is ready now, or the driver finds it.
         if sender.is_ready() {
             drop(parked);
-            self.rest(Link { sender, driver, place, address });
+            self.rest(Link { sender, driver, place, address, alarm });
         } else if !sender.is_closed() {
-            *parked = Some((sender, driver));
+            *parked = Some((sender, driver, alarm));
         }
     }
 
@@ -194,9 +201,9 @@ async fn drive(
         if let Poll::Ready(end) = connection.as_mut().poll(cx) {
             return Poll::Ready(end);
         }
-        let parked = place.lock().take_if(|(sender, _)| sender.is_ready());
-        if let (Some((sender, driver)), Some(pool)) = (parked, pool.upgrade()) {
-            pool.rest(Link { sender, driver, place: Arc::clone(&place), address });
+        let parked = place.lock().take_if(|(sender, ..)| sender.is_ready());
+        if let (Some((sender, driver, alarm)), Some(pool)) = (parked, pool.upgrade()) {
+            pool.rest(Link { sender, driver, place: Arc::clone(&place), address, alarm });
         }
         Poll::Pending
     })

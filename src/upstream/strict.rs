@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request};
 use http_body::Body;
-use tokio_util::sync::CancellationToken;
+use parking_lot::Mutex;
 
 use crate::settings::Lenience;
 
@@ -19,17 +20,40 @@ pub(super) fn keep_body<B: Body>(request: &mut Request<B>) {
     }
 }
 
-/// Counts the interim answers to a request, which nobody gets to see; the token is cancelled by the
-/// first too many.
-pub(super) fn limit_interim<B>(request: &mut Request<B>, max: usize) -> CancellationToken {
-    let flooded = CancellationToken::new();
-    let (count, token) = (Arc::new(AtomicUsize::new(0)), flooded.clone());
-    hyper::ext::on_informational(request, move |_| {
-        if count.fetch_add(1, Ordering::Relaxed) == max {
-            token.cancel();
+/// The interim answers to one request so far, which nobody gets to see.
+#[derive(Debug)]
+pub(super) struct Interim {
+    max: usize,
+    count: AtomicUsize,
+    waiting: Mutex<Option<Waker>>,
+}
+
+impl Interim {
+    /// Counts those to `request`.
+    pub(super) fn of<B>(request: &mut Request<B>, max: usize) -> Arc<Self> {
+        let (count, waiting) = (AtomicUsize::new(0), Mutex::new(None));
+        let interim = Arc::new(Self { max, count, waiting });
+        let counting = Arc::clone(&interim);
+        hyper::ext::on_informational(request, move |_| {
+            if counting.count.fetch_add(1, Ordering::AcqRel) == counting.max
+                && let Some(waker) = counting.waiting.lock().take()
+            {
+                waker.wake();
+            }
+        });
+        interim
+    }
+
+    /// Whether there were too many; if not, the task is woken by the first too many.
+    pub(super) fn poll_flooded(&self, cx: &Context<'_>) -> bool {
+        let mut waiting = self.waiting.lock();
+        if !waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waiting = Some(cx.waker().clone());
         }
-    });
-    flooded
+        drop(waiting);
+        // After the waker is in place, or one that comes just now would be missed.
+        self.count.load(Ordering::Acquire) > self.max
+    }
 }
 
 /// Holds an answer's framing to RFC 9112 §6, of which hyper's reading is lenient: one encoding,
