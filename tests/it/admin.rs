@@ -4,9 +4,9 @@ mod api;
 mod browser;
 mod page;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::support::browser::Browser;
@@ -64,7 +64,7 @@ impl Office {
     fn sign_in(&self, user: &str, agent: &str) -> String {
         let mut browser = self.proxy.browser().with_agent(agent);
         assert_eq!(browser.post("/login", &[("user", user)]).status, 302);
-        self.browsers.lock().unwrap().push(browser);
+        self.browsers.lock().push(browser);
         let query = form_urlencoded::Serializer::new(String::new())
             .extend_pairs([("user", user), ("limit", "1")])
             .finish();
