@@ -193,7 +193,7 @@ fn judge(bytes: &[u8], answers: &[u8], seen: &[Seen], expected: &[Seen]) {
         seen.len() == expected.len() || refused.is_some(),
         "{input}: {seen:?} of {expected:?}, and no refusal"
     );
-    let known = [400, 404, 405, 408, 413, 414, 415, 417, 431, 501];
+    let known = [400, 404, 405, 408, 413, 414, 415, 417, 431, 501, 505];
     assert!(refused.is_none_or(|status| known.contains(&status)), "{input}: {refused:?}");
 }
 
