@@ -266,13 +266,17 @@ fn revocations(toml: &str, pairs: usize) {
             if let Some(answer) = answer.ok().filter(|answer| answer.status != 200) {
                 break answer;
             }
-            assert!(ended.elapsed() < DELAY_MAX, "{user} is served on");
+            assert!(ended.elapsed() < 10 * DELAY_MAX, "{user} is served on");
         };
         delays.push(ended.elapsed());
         assert_eq!(told.status, 401, "{}", told.text());
         assert_eq!(told.json()["reason"], "admin");
     }
     delays.sort();
+    // Where builds or other tests take the processor away, so many may be late; in `make soak` none.
+    let late_max = if super::soak() { 0 } else { (pairs / 100).max(1) };
+    let late = delays.iter().filter(|delay| **delay > DELAY_MAX).count();
+    assert!(late <= late_max, "{late} of {pairs} were served for longer than {DELAY_MAX:?}");
     let at = |permille: usize| delays[(pairs - 1) * permille / 1000];
     println!("refused elsewhere after p50 {:?}, p99 {:?}, p99.9 {:?}", at(500), at(990), at(999));
     let mut measured = 0.0;
@@ -284,7 +288,8 @@ fn revocations(toml: &str, pairs: usize) {
         };
         measured += value("headcount_revocation_delay_seconds_count");
         let within = value("headcount_revocation_delay_seconds_bucket{le=\"1.0\"}");
-        assert_eq!(value("headcount_revocation_delay_seconds_count"), within, "{page}");
+        let late = value("headcount_revocation_delay_seconds_count") - within;
+        assert!(late as usize <= late_max, "{page}");
         assert!(value("headcount_store_lag_seconds") < 2.0, "{page}");
     }
     // Each end is news to the one that knew the session, and to the third unless it hears of both the
