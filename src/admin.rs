@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::Trail;
+use crate::explain::Section;
 use crate::metrics::{self, Metrics};
 use crate::report::Report;
 use crate::session::{Ceiling, Client, Session, SessionId, Timestamp, UserLimit};
@@ -81,7 +82,7 @@ pub trait Control: Send + Sync {
     ) -> Result<Report, StoreError>;
 
     /// The policy in sentences.
-    fn explained(&self) -> String;
+    fn explained(&self) -> Vec<Section>;
 
     /// The configuration in force as it was written, without its secrets.
     fn written(&self) -> Arc<str>;

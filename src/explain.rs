@@ -21,25 +21,45 @@ use words::{duration, paths, request, success, value_of};
 /// Columns of a line.
 const WIDTH: usize = 90;
 
+/// A heading and what is said under it.
+#[derive(Clone, Debug)]
+pub struct Section {
+    pub heading: String,
+    pub sentences: Vec<String>,
+}
+
 /// Everything a reader without the file at hand should know.
 pub fn explain(settings: &Settings) -> String {
     let mut page = Page::default();
     page.line(&format!("Policy for concurrent sessions of the app \"{}\"", settings.app));
-    page.section("Control statement", control(settings));
-    page.section("Mode", mode(settings));
-    page.section("Limit", limit(settings));
-    page.section("Exceptions", overrides(settings));
-    page.section("Time limits", timeouts(settings));
-    page.section("What is a session", credentials(settings));
-    page.section("What counts as a login", logins(settings));
-    page.section("What ends a session", endings(settings));
-    page.section("What an ended session gets", ended(settings));
-    for scope in &settings.scopes {
-        page.section(&format!("Another app behind this proxy: \"{}\"", scope.name), other(scope));
+    for section in sections(settings) {
+        page.section(&section);
     }
-    page.section("Where this does not apply", gaps(settings));
-    page.section("Records", records(settings));
     page.out
+}
+
+/// The same, for whoever shows it in another form. None is empty.
+pub fn sections(settings: &Settings) -> Vec<Section> {
+    let of = |heading: &str, sentences| Section { heading: heading.to_owned(), sentences };
+    let mut sections = vec![
+        of("Control statement", control(settings)),
+        of("Mode", mode(settings)),
+        of("Limit", limit(settings)),
+        of("Exceptions", overrides(settings)),
+        of("Time limits", timeouts(settings)),
+        of("What is a session", credentials(settings)),
+        of("What counts as a login", logins(settings)),
+        of("What ends a session", endings(settings)),
+        of("What an ended session gets", ended(settings)),
+    ];
+    let others = settings.scopes.iter().map(|scope| {
+        of(&format!("Another app behind this proxy: \"{}\"", scope.name), other(scope))
+    });
+    sections.extend(others);
+    sections.push(of("Where this does not apply", gaps(settings)));
+    sections.push(of("Records", records(settings)));
+    sections.retain(|section| !section.sentences.is_empty());
+    sections
 }
 
 pub use standards::STANDARDS;
@@ -52,10 +72,11 @@ pub fn statement(settings: &Settings, standard: &str) -> Option<String> {
     page.line(&format!("From the configuration {}", settings.fingerprint));
     for finding in findings {
         let sentence = format!("{}. {}", finding.met.words(), finding.why);
-        page.section(finding.requirement, vec![sentence]);
+        let heading = finding.requirement.to_owned();
+        page.section(&Section { heading, sentences: vec![sentence] });
     }
     let other = "Requirements that are not listed are not about what Headcount does.".to_owned();
-    page.section("Everything else", vec![other]);
+    page.section(&Section { heading: "Everything else".to_owned(), sentences: vec![other] });
     Some(page.out)
 }
 
@@ -70,14 +91,11 @@ impl Page {
         self.out.push('\n');
     }
 
-    /// A heading and its sentences, each beginning a line; nothing without sentences.
-    fn section(&mut self, heading: &str, sentences: Vec<String>) {
-        if sentences.is_empty() {
-            return;
-        }
-        let _ = write!(self.out, "\n{heading}\n");
-        for sentence in sentences {
-            self.wrap(&sentence);
+    /// Each sentence begins a line.
+    fn section(&mut self, section: &Section) {
+        let _ = write!(self.out, "\n{}\n", section.heading);
+        for sentence in &section.sentences {
+            self.wrap(sentence);
         }
     }
 

@@ -27,7 +27,7 @@ use super::problem::Problem;
 use crate::session::Timestamp;
 use crate::settings::AdminRole;
 
-pub(super) use events::{Filter, feed};
+pub(super) use events::{Filter, events_before, feed};
 
 const PAGE_DEFAULT: u32 = 100;
 

@@ -16,6 +16,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use self::render::Templates;
 use self::sign_in::Doors;
@@ -70,6 +71,11 @@ pub(super) fn routes(admin: &Arc<Admin>) -> Router<Arc<Admin>> {
         .route("/assets/icon.svg", get(icon))
         .layer(DefaultBodyLimit::max(FORM_BYTES_MAX));
     inside.merge(outside).layer(from_fn(guarded))
+}
+
+/// Where a user is shown.
+fn user_page(user: &str) -> String {
+    format!("/users/{}", utf8_percent_encode(user, NON_ALPHANUMERIC))
 }
 
 async fn style() -> Response {

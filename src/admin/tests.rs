@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use std::time::Duration;
 
 use super::*;
+use crate::explain::Section;
 use crate::fetch::fetch;
 use crate::session::{EndReason, Ending};
 use crate::settings::{AdminRole, AdminToken};
@@ -151,8 +152,9 @@ impl Control for Memory {
         Ok(crate::report::report(&self.sessions.lock(), since, until, false))
     }
 
-    fn explained(&self) -> String {
-        "Policy\n\nMode\n  - Decisions are\n    enforced.\n".to_owned()
+    fn explained(&self) -> Vec<Section> {
+        let sentences = vec!["Decisions are enforced.".to_owned()];
+        vec![Section { heading: "Mode".to_owned(), sentences }]
     }
 
     fn written(&self) -> Arc<str> {

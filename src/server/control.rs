@@ -8,12 +8,13 @@ use parking_lot::Mutex;
 
 use crate::admin::{About, AtLimit, Control, ControlError, Overview, UntrackedUse};
 use crate::audit::{AuditEvent, AuditLog, EventKind, Trail};
+use crate::explain::{self, Section};
+use crate::identity;
 use crate::proxy::{Live, Proxy};
 use crate::report::{self, Report};
 use crate::session::{Ceiling, Initiator, Mode, Session, SessionId, Timestamp, UserLimit};
 use crate::settings::OnFailure;
 use crate::store::{Listing, StoreError};
-use crate::{explain, identity};
 
 use super::reload::Reloader;
 
@@ -188,8 +189,8 @@ impl Control for AdminControl {
         tokio::task::spawn_blocking(counting).await.map_err(|_| StoreError::Stopped)
     }
 
-    fn explained(&self) -> String {
-        explain::explain(&self.proxy().settings)
+    fn explained(&self) -> Vec<Section> {
+        explain::sections(&self.proxy().settings)
     }
 
     fn written(&self) -> Arc<str> {

@@ -75,6 +75,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("set_cookie", &[]),
         ("settings", &["store", "strictness", "upstream"]),
     ],
+    &[("explain", &["limits", "rules", "standards", "words"])],
     &[
         (
             "admin",
@@ -102,7 +103,6 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("conn", &["frames", "framing", "state", "streams"]),
         ("credentials", &[]),
         ("detect", &["answer", "tokens"]),
-        ("explain", &["limits", "rules", "standards", "words"]),
         ("identity", &[]),
         ("logging", &["line"]),
         ("probes", &[]),

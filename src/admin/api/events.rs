@@ -83,27 +83,46 @@ pub(super) async fn list(
     let count_max = page_size(query.limit)? as usize;
     let before = query.cursor.as_deref().map(read_cursor).transpose()?;
     let before = before.map(|before| u64::try_from(before).unwrap_or_default());
+    let found = events_before(&admin, &filter, before, count_max);
+    let next_cursor = found.next.and_then(|id| i64::try_from(id).ok()).map(write_cursor);
+    let events = found.events.iter().map(|noted| Noted::clone(noted)).collect();
+    Ok(Json(EventPage { next_cursor, events }).into_response())
+}
+
+/// A page of the trail, newest first.
+pub(in crate::admin) struct Found {
+    pub(in crate::admin) events: Vec<Arc<Noted>>,
+    /// Where to go on; `None`: that was all.
+    pub(in crate::admin) next: Option<u64>,
+}
+
+/// The events before the one with the id `before` that are wanted.
+pub(in crate::admin) fn events_before(
+    admin: &Admin,
+    filter: &Filter,
+    before: Option<u64>,
+    count_max: usize,
+) -> Found {
     let by_admins = filter.initiator == Some(Initiator::Admin);
     let mut events = admin.control.trail().before(before, by_admins);
     events.retain(|noted| filter.wants(noted));
     let more = events.len() > count_max;
     events.truncate(count_max);
-    let last = events.last().filter(|_| more).and_then(|last| i64::try_from(last.id).ok());
-    let events = events.iter().map(|noted| Noted::clone(noted)).collect();
-    Ok(Json(EventPage { next_cursor: last.map(write_cursor), events }).into_response())
+    let next = events.last().filter(|_| more).map(|last| last.id);
+    Found { events, next }
 }
 
 /// Which events are wanted. All that is given must hold.
 #[derive(Default)]
 pub(in crate::admin) struct Filter {
-    user: Option<String>,
-    event: Option<EventKind>,
-    reason: Option<EndReason>,
-    initiator: Option<Initiator>,
-    session: Option<SessionId>,
-    address: Option<String>,
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
+    pub(in crate::admin) user: Option<String>,
+    pub(in crate::admin) event: Option<EventKind>,
+    pub(in crate::admin) reason: Option<EndReason>,
+    pub(in crate::admin) initiator: Option<Initiator>,
+    pub(in crate::admin) session: Option<SessionId>,
+    pub(in crate::admin) address: Option<String>,
+    pub(in crate::admin) since: Option<Timestamp>,
+    pub(in crate::admin) until: Option<Timestamp>,
 }
 
 impl Filter {

@@ -8,9 +8,9 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::sign_in::{Visitor, field};
+use super::user_page;
 use crate::admin::Admin;
 use crate::admin::calls::{self, bad_request};
 use crate::admin::problem::Problem;
@@ -23,10 +23,6 @@ fn back(to: &str, done: &str) -> Response {
     let mark = if to.contains('?') { '&' } else { '?' };
     let to = format!("{to}{mark}done={done}");
     (StatusCode::SEE_OTHER, Redirect::to(&to)).into_response()
-}
-
-fn user_page(user: &str) -> String {
-    format!("/users/{}", utf8_percent_encode(user, NON_ALPHANUMERIC))
 }
 
 pub(super) async fn end_session(

@@ -7,17 +7,17 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use http::HeaderMap;
 use minijinja::{Value, context};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::render::{page, report_facts};
 use super::sign_in::Visitor;
-use super::words;
+use super::{user_page, words};
 use crate::admin::api::{self, Filter};
 use crate::admin::calls::{self, Search, bad_request, search};
 use crate::admin::problem::Problem;
 use crate::admin::{Admin, Control};
 use crate::audit::{EventKind, Noted};
+use crate::explain::Section;
 use crate::session::{Ceiling, EndReason, Initiator, Session, Timestamp, UserLimit};
 
 type Shown = Result<Response, Problem>;
@@ -167,8 +167,7 @@ pub(super) async fn users(
     let name = calls::user_name(&*admin.control, q)?;
     let found = admin.control.users_like(&name, USERS_SHOWN).await;
     if found.len() <= 1 && found.iter().all(|(user, _)| **user == name) {
-        let there = format!("/users/{}", utf8_percent_encode(&name, NON_ALPHANUMERIC));
-        return Ok(Redirect::to(&there).into_response());
+        return Ok(Redirect::to(&user_page(&name)).into_response());
     }
     let found = found.iter().map(|(user, sessions)| context! { user => &**user, sessions });
     let facts = context! { q, name, found => found.collect::<Vec<_>>() };
@@ -252,6 +251,8 @@ fn asked_facts(asked: &Asked) -> Value {
         ("address", &asked.address),
         ("since", &asked.since),
         ("until", &asked.until),
+        ("event", &asked.event),
+        ("initiator", &asked.initiator),
     ] {
         given(value).map(|value| again.append_pair(name, value));
     }
@@ -322,7 +323,7 @@ pub(super) async fn end_user(
     let live = search(control, &live).await?.sessions;
     let kept = except.as_ref().map(|session| session.id);
     let count = live.iter().filter(|session| Some(session.id) != kept).count();
-    let action = format!("/users/{}/end", utf8_percent_encode(&user, NON_ALPHANUMERIC));
+    let action = format!("{}/end", user_page(&user));
     let except = except.map(|session| row(control, &session));
     let facts = context! { kind => "user", action, user, count, except };
     page(&admin, &visitor, "confirm.html", "users", facts)
@@ -343,31 +344,20 @@ pub(super) async fn events(
     Extension(visitor): Extension<Visitor>,
     Query(asked): Query<Asked>,
 ) -> Shown {
-    let (event, initiator) = (EventKind::parse(&asked.event), Initiator::parse(&asked.initiator));
-    let user = given(&asked.user).map(|user| admin.control.normalize(user));
-    let by_admins = initiator == Some(Initiator::Admin);
-    let mut found = admin.control.trail().before(asked.before.parse().ok(), by_admins);
-    found.retain(|noted| {
-        event.is_none_or(|kind| noted.event.event == kind)
-            && initiator.is_none_or(|initiator| noted.event.initiator == initiator)
-            && user.as_ref().is_none_or(|user| noted.event.user.as_ref() == Some(user))
-    });
-    let more = found.len() > EVENTS_LISTED;
-    found.truncate(EVENTS_LISTED);
+    let filter = Filter {
+        event: EventKind::parse(&asked.event),
+        initiator: Initiator::parse(&asked.initiator),
+        user: given(&asked.user).map(|user| admin.control.normalize(user)),
+        ..Filter::default()
+    };
+    let found = api::events_before(&admin, &filter, asked.before.parse().ok(), EVENTS_LISTED);
     let kinds =
         EventKind::ALL.map(|kind| context! { name => kind.as_str(), words => words::event(kind) });
-    let mut again = form_urlencoded::Serializer::new(String::new());
-    for (name, value) in
-        [("user", &asked.user), ("event", &asked.event), ("initiator", &asked.initiator)]
-    {
-        given(value).map(|value| again.append_pair(name, value));
-    }
     let facts = context! {
         asked => asked_facts(&asked),
-        again => again.finish(),
         kinds => kinds.to_vec(),
-        next => found.last().filter(|_| more).map(|last| last.id),
-        events => found.iter().map(|noted| event_row(noted)).collect::<Vec<_>>(),
+        next => found.next,
+        events => found.events.iter().map(|noted| event_row(noted)).collect::<Vec<_>>(),
     };
     page(&admin, &visitor, "events.html", "events", facts)
 }
@@ -397,25 +387,10 @@ pub(super) async fn configuration(
     State(admin): State<Arc<Admin>>,
     Extension(visitor): Extension<Visitor>,
 ) -> Shown {
-    let explained = admin.control.explained();
-    let mut sections: Vec<(String, Vec<String>)> = Vec::new();
-    // As the command prints it: headings, then sentences that begin with a dash and go on indented.
-    for line in explained.lines().skip(1) {
-        if let Some(sentence) = line.strip_prefix("  - ") {
-            if let Some((_, sentences)) = sections.last_mut() {
-                sentences.push(sentence.to_owned());
-            }
-        } else if let Some(rest) = line.strip_prefix("    ") {
-            let sentence = sections.last_mut().and_then(|(_, sentences)| sentences.last_mut());
-            if let Some(sentence) = sentence {
-                sentence.push(' ');
-                sentence.push_str(rest);
-            }
-        } else if !line.is_empty() {
-            sections.push((line.to_owned(), Vec::new()));
-        }
-    }
-    let sections = sections.into_iter().map(|(heading, sentences)| context! { heading, sentences });
+    let sections = admin.control.explained().into_iter().map(|section| {
+        let Section { heading, sentences } = section;
+        context! { heading, sentences }
+    });
     let facts = context! {
         sections => sections.collect::<Vec<_>>(),
         written => &*admin.control.written(),
