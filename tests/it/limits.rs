@@ -18,18 +18,9 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use socket2::{Domain, Socket, Type};
 
+use crate::support::legacy::RULES;
 use crate::support::proxy::Proxy;
 use crate::support::{PATIENCE, eventually, raw};
-
-/// Enough rules for a proxy to start.
-const RULES: &str = r#"
-[[credential]]
-at = "cookie:sid"
-[[login]]
-request = { methods = ["POST"], path = "/login" }
-success = { status = [302], sets = "sid" }
-user = ["form:user"]
-"#;
 
 /// The whole configuration but for the addresses.
 fn configured(keys: &str) -> String {

@@ -24,8 +24,7 @@ fn a_second_login_ends_the_first(case: Case) {
 
     let ended = proxy.wait_for_event("session_ended", &user);
     assert_eq!((&ended["reason"], &ended["initiator"]), (&"limit".into(), &"policy".into()));
-    let created = proxy.events("session_created", &user);
-    assert_eq!(created.len(), 2);
+    let created = proxy.has_events("session_created", &user, 2);
     assert_eq!(ended["session"], created[0]["session"]);
     assert_eq!(ended["by_session"], created[1]["session"]);
 }
@@ -85,7 +84,7 @@ fn wrong_passwords_with_a_victims_name_change_nothing(case: Case) {
     assert_serves(&mut browser, &victim);
     assert_eq!(browser.cookie("sessionid"), before);
     assert_eq!(proxy.live(&victim), 1);
-    assert_eq!(proxy.events("session_created", &victim).len(), 1);
+    proxy.has_events("session_created", &victim, 1);
     for kind in ["session_ended", "session_renewed", "session_denied"] {
         assert!(proxy.events(kind, &victim).is_empty(), "{kind}");
     }

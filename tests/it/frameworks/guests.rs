@@ -32,7 +32,7 @@ fn who_signed_up_is_counted_and_cannot_end_others() {
         assert_eq!(case.try_login(&mut attacker, &victim, "wrong").status, 403);
         case.assert_serves(&mut browser, &victim);
         case.assert_serves(&mut attacker, &new);
-        assert_eq!(proxy.events("session_created", &victim).len(), 1);
+        proxy.has_events("session_created", &victim, 1);
         // A name that is taken.
         let mut form = case.login_form(&victim, "secret-of-new");
         form.push(("user[password_confirmation]", "secret-of-new"));

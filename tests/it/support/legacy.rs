@@ -12,6 +12,19 @@ use parking_lot::Mutex;
 
 use super::raw::cookie_value;
 
+/// The rules for an app with a form at `/login`, the cookie `sid` and a logout.
+pub(crate) const RULES: &str = r#"
+[[credential]]
+at = "cookie:sid"
+[[login]]
+request = { methods = ["POST"], path = "/login" }
+success = { status = [302], sets = "sid" }
+user = ["form:user"]
+[[logout]]
+request = { methods = ["POST"], path = "/logout" }
+success = { clears = "sid" }
+"#;
+
 /// A request as it arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrived {

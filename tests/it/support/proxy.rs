@@ -263,10 +263,9 @@ impl Proxy {
             .collect()
     }
 
-    /// The audit events of one kind about one user.
+    /// The audit events of one kind about one user, as far as they are in the log: it is written by a
+    /// thread of its own.
     pub(crate) fn events(&self, kind: &str, user: &str) -> Vec<Value> {
-        // The log is written by a thread of its own, and read by one of ours.
-        std::thread::sleep(Duration::from_millis(15));
         let mut events = self.audit();
         events.retain(|event| event["event"] == kind && event["user"] == user);
         events
@@ -277,6 +276,17 @@ impl Proxy {
     pub(crate) fn wait_for_event(&self, kind: &str, user: &str) -> Value {
         let what = format!("{kind} for {user}");
         eventually(&what, || self.events(kind, user).into_iter().next())
+    }
+
+    /// Waits until there are so many such events; more are a failure.
+    #[track_caller]
+    pub(crate) fn has_events(&self, kind: &str, user: &str, count: usize) -> Vec<Value> {
+        let events = eventually(&format!("{count} of {kind} for {user}"), || {
+            let events = self.events(kind, user);
+            (events.len() >= count).then_some(events)
+        });
+        assert_eq!(events.len(), count, "{events:?}");
+        events
     }
 
     /// A call of the admin listener with the token; `path` starts with `/`.

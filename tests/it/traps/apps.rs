@@ -137,8 +137,8 @@ fn the_halves_of_a_pair_count_together_only() {
         assert_eq!(wikipedian(&mut browsers[at]), None);
         assert_eq!(proxy.live(&user), 1 - at, "{name} alone");
     }
-    let ended = proxy.events("session_ended", &user);
-    assert!(ended.len() == 2 && ended.iter().all(|event| event["reason"] == "app"), "{ended:?}");
+    let ended = proxy.has_events("session_ended", &user, 2);
+    assert!(ended.iter().all(|event| event["reason"] == "app"), "{ended:?}");
     assert_eq!(wikipedian(&mut browsers[2]), Some(other));
 }
 

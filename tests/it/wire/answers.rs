@@ -75,7 +75,7 @@ fn a_login_is_told_by_the_body_and_so_is_the_user() {
     let answer = site.proxy.browser().post("/api/login?wrong", &[("user", "alice")]);
     assert_eq!((answer.status, answer.text()), (200, told(false, "Alice", "")));
     assert_serves(&mut first, "alice");
-    assert_eq!(site.proxy.events("session_created", "alice").len(), 1);
+    site.proxy.has_events("session_created", "alice", 1);
 
     site.proxy.browser().post("/api/login", &[("user", "typed")]);
     assert_told(&mut first, "limit");

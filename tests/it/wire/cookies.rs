@@ -200,7 +200,7 @@ fn a_dead_cookie_is_reported_once_and_logged_out_at_the_app_once() {
     site.wait_for_logout_of("S1-alice");
     let event = site.proxy.wait_for_event("session_use_after_end", "alice");
     assert_eq!(event["reason"], "limit");
-    assert_eq!(site.proxy.events("session_use_after_end", "alice").len(), 1);
+    site.proxy.has_events("session_use_after_end", "alice", 1);
     assert_eq!(site.seen("/logout").len(), 1);
 }
 

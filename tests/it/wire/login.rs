@@ -52,7 +52,7 @@ fn a_client_that_leaves_before_the_answer_evicts_nobody_and_counts_for_nothing()
     site.wait_for_logout_of("S2-alice");
     assert_serves(&mut first, "alice");
     assert_eq!(site.proxy.live("alice"), 1);
-    assert_eq!(site.proxy.events("session_created", "alice").len(), 1);
+    site.proxy.has_events("session_created", "alice", 1);
     let ended = site.proxy.events("session_ended", "alice");
     assert!(ended.iter().all(|event| event["reason"] != "limit"), "{ended:?}");
 }
@@ -70,7 +70,7 @@ fn an_app_that_hangs_is_answered_504_and_counts_nothing() {
     site.wait_for_refusal("upstream_timeout");
     assert_serves(&mut first, "alice");
     assert_eq!(site.proxy.live("alice"), 1);
-    assert_eq!(site.proxy.events("session_created", "alice").len(), 1);
+    site.proxy.has_events("session_created", "alice", 1);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn an_app_that_fails_is_relayed_and_the_login_is_told_as_failed() {
     assert_eq!(event["mode"], "enforced");
     assert_serves(&mut first, "alice");
     assert_eq!(site.proxy.live("alice"), 1);
-    assert_eq!(site.proxy.events("session_created", "alice").len(), 1);
+    site.proxy.has_events("session_created", "alice", 1);
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn a_login_answer_that_sets_nothing_over_a_session_is_ignored() {
     assert_serves(&mut alice, "alice");
     assert_serves(&mut bob, "bob");
     assert_eq!((site.proxy.live("alice"), site.proxy.live("bob")), (1, 1));
-    assert_eq!(site.proxy.events("session_created", "bob").len(), 1);
+    site.proxy.has_events("session_created", "bob", 1);
 }
 
 #[test]
@@ -491,7 +491,7 @@ fn a_login_the_store_cannot_record_is_withheld_and_everybody_else_goes_on() {
     http::send(site.proxy.address, &forged.header("Cookie", &format!("sid={fresh}")));
     assert_eq!(site.seen("/forged")[0].header("cookie"), None, "its bare value is no way in");
     assert_serves(&mut first, "alice");
-    assert_eq!(site.proxy.events("session_created", "alice").len(), 1);
+    site.proxy.has_events("session_created", "alice", 1);
 
     site.proxy.restart();
     assert_serves(&mut first, "alice");

@@ -148,7 +148,7 @@ fn an_app_can_be_told_by_its_host() {
         assert_eq!(send(proxy.address, &form).status, 302, "{host}");
     }
     assert_eq!((proxy.live("alice"), proxy.live("forum%2Falice")), (1, 1));
-    assert_eq!(proxy.events("session_created", "forum/alice").len(), 4);
+    proxy.has_events("session_created", "forum/alice", 4);
     assert_eq!(first.get("/").text(), "alice");
 }
 
