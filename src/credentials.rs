@@ -191,7 +191,7 @@ impl Judge<'_> {
         }
         let (key, exact) = self.keys().of(candidate.name, candidate.value);
         match self.registry.lookup(key) {
-            Some(found) if found.exact == exact => {
+            Some(found) if found.exact.is_none_or(|issued| issued == exact) => {
                 if candidate.name == BASIC && self.starts_anew(&found.entry, found.key_use) {
                     return Held::Untracked(key);
                 }

@@ -10,7 +10,7 @@ mod entry;
 mod records;
 mod table;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -51,8 +51,9 @@ struct Dirty {
 #[derive(Clone, Debug)]
 pub struct Found {
     pub entry: Arc<Entry>,
-    /// The hash of the very bytes issued, see [`Key`].
-    pub exact: SessionKey,
+    /// The hash of the very bytes issued, see [`Key`]. `None`: of a session that is over for long it
+    /// is no longer known, and every spelling is as dead.
+    pub exact: Option<SessionKey>,
     pub key_use: KeyUse,
     pub since: Timestamp,
 }
@@ -82,23 +83,20 @@ impl Registry {
         }
     }
 
-    /// Takes over what the store holds, before the first request.
-    pub fn load(&self, loaded: Loaded) {
-        let Loaded { sessions, keys, key_seqs, shapes: _, limits: _ } = loaded;
-        let versions: HashMap<SessionId, i64> =
-            sessions.iter().map(|session| (session.id, session.change_seq)).collect();
+    /// Takes over a page of what the store holds, before the first request. A session comes in the
+    /// same page as its keys or in an earlier one.
+    pub fn load(&self, page: &Loaded) {
         self.change(|table| {
-            for session in &sessions {
-                table.put_session(session);
-            }
-            for (index, key) in keys.iter().enumerate() {
-                let version = key_seqs.get(index).or_else(|| versions.get(&key.session));
-                table.put_key(key, version.copied(), false);
-            }
-            for session in sessions.iter().filter(|session| session.end.is_some()) {
-                table.bury(session.id);
+            page.sessions.iter().for_each(|session| table.load_session(session));
+            for (index, key) in page.keys.iter().enumerate() {
+                table.load_key(key, page.key_seqs.get(index).copied());
             }
         });
+    }
+
+    /// That was all.
+    pub fn loaded(&self) {
+        self.change(table::Table::loaded);
     }
 
     /// Other limits than it was made with: from the return on they hold for the time-outs of every
@@ -303,6 +301,20 @@ impl Registry {
     /// Drops keys that the store has pruned, and sessions with their last key.
     pub fn forget(&self, keys: &[SessionKey]) {
         self.change(|table| table.forget(keys));
+    }
+
+    /// Forgets whose these ended sessions were, as far as they are at rest. Tells whose.
+    pub fn forget_names(&self, sessions: &HashSet<SessionId>) -> HashSet<User> {
+        let (mut users, mut cursor) = (HashSet::new(), None);
+        loop {
+            let step = |table: &mut table::Table| {
+                table.forget_names(sessions, cursor, SWEPT_MAX, &mut users)
+            };
+            cursor = self.change(step);
+            if cursor.is_none() {
+                return users;
+            }
+        }
     }
 
     pub fn counts(&self) -> Counts {

@@ -36,7 +36,7 @@ use crate::recorder::RegistryFeed;
 use crate::refusal::Refusal;
 use crate::registry::Registry;
 use crate::settings::{ListenAddress, Settings};
-use crate::store::StoreError;
+use crate::store::{Loaded, Store, StoreError};
 use crate::tls::{Tls, TlsError};
 use crate::user_limits::UserLimits;
 
@@ -215,10 +215,7 @@ async fn build(
     let place = settings.store.place.to_string();
     let failed = |source| StartError::Store { place: place.clone(), source };
     let store = storage::open(&settings, &keyring, feed).await.map_err(failed)?;
-    let mut loaded = store.load().await.map_err(failed)?;
-    let shapes = Shapes::new(std::mem::take(&mut loaded.shapes));
-    user_limits.put(&loaded.limits);
-    registry.load(loaded);
+    let shapes = load(&*store, &registry, &user_limits).await.map_err(failed)?;
     let pace = Pace::new(Refusal::ALL.len(), REFUSALS_LOGGED_PER_SECOND);
     let app = reload::load_app(&settings)?;
     let lasting = Lasting {
@@ -241,6 +238,25 @@ async fn build(
         proxy.recorder.forget_observed(&noted).await.map_err(failed)?;
     }
     Ok(proxy)
+}
+
+/// What the store holds goes into memory a page at a time.
+async fn load(
+    store: &dyn Store,
+    registry: &Arc<Registry>,
+    user_limits: &Arc<UserLimits>,
+) -> Result<Shapes, StoreError> {
+    let shapes = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let (into, limits, seen) = (Arc::clone(registry), Arc::clone(user_limits), Arc::clone(&shapes));
+    let take = move |page: Loaded| {
+        into.load(&page);
+        limits.put(&page.limits);
+        seen.lock().extend(page.shapes);
+    };
+    store.load_pages(Box::new(take)).await?;
+    registry.loaded();
+    let shapes = std::mem::take(&mut *shapes.lock());
+    Ok(Shapes::new(shapes))
 }
 
 fn read_levels(live: &Arc<Live>, edge: &Arc<Edge>) {

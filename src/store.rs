@@ -5,9 +5,11 @@ pub mod migrate;
 pub mod postgres;
 pub mod sqlite;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use crate::audit::AuditEvent;
 use crate::session::{Key, Session, SessionId, SessionKey, Timestamp, User, UserLimit};
@@ -161,7 +163,7 @@ pub enum StoreError {
     Corrupt(String),
 }
 
-/// Everything loaded at start.
+/// What is loaded at the start, or a page of it.
 #[derive(Default)]
 pub struct Loaded {
     /// Live sessions, and ended ones that still have keys.
@@ -173,11 +175,35 @@ pub struct Loaded {
     pub limits: Vec<UserLimit>,
 }
 
+impl Loaded {
+    fn append(&mut self, page: Self) {
+        let Self { sessions, keys, key_seqs, shapes, limits } = page;
+        self.sessions.extend(sessions);
+        self.keys.extend(keys);
+        self.key_seqs.extend(key_seqs);
+        self.shapes.extend(shapes);
+        self.limits.extend(limits);
+    }
+}
+
+/// Who takes the pages of what is loaded.
+pub type Take = Box<dyn FnMut(Loaded) + Send>;
+
 /// A durable place for sessions. Every method is one transaction; `Ok` means committed.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Everything the registry needs. Called once, before the first request.
-    async fn load(&self) -> Result<Loaded, StoreError>;
+    /// Everything the registry needs, a page at a time: all sessions come before the first key.
+    /// Called once, before the first request.
+    async fn load_pages(&self, take: Take) -> Result<(), StoreError>;
+
+    /// The same at once, where there is little.
+    async fn load(&self) -> Result<Loaded, StoreError> {
+        let whole = Arc::new(Mutex::new(Loaded::default()));
+        let into = Arc::clone(&whole);
+        self.load_pages(Box::new(move |page| into.lock().append(page))).await?;
+        let whole = std::mem::take(&mut *whole.lock());
+        Ok(whole)
+    }
 
     /// Locks the user, reads the live sessions in `scope`, runs `decide`, writes its plan, commits,
     /// tells the feed, answers.

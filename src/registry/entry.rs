@@ -39,14 +39,14 @@ pub struct Entry {
 /// What few sessions have.
 #[derive(Debug, Default)]
 struct Rare {
-    would_end: Option<Ending>,
+    would_end: Option<Box<Ending>>,
     cut: Option<CancellationToken>,
 }
 
 impl Entry {
     pub(super) fn new(session: &Session, user: Option<User>, limit: Arc<Limit>) -> Self {
         let rare = session.would_end.clone();
-        let rare = rare.map(|end| Box::new(Rare { would_end: Some(end), cut: None }));
+        let rare = rare.map(|end| Box::new(Rare { would_end: Some(Box::new(end)), cut: None }));
         Self {
             id: session.id,
             user,
@@ -91,7 +91,7 @@ impl Entry {
 
     /// In observe mode: how it would have ended.
     pub fn would_end(&self) -> Option<Ending> {
-        self.rare.lock().as_ref()?.would_end.clone()
+        self.rare.lock().as_ref()?.would_end.as_deref().cloned()
     }
 
     /// Neither ended nor, in observe mode, as good as ended.
@@ -193,7 +193,7 @@ impl Entry {
         self.change_seq.store(session.change_seq, Ordering::Relaxed);
         let mut rare = self.rare.lock();
         if session.would_end.is_some() || rare.is_some() {
-            rare.get_or_insert_default().would_end = session.would_end.clone();
+            rare.get_or_insert_default().would_end = session.would_end.clone().map(Box::new);
         }
     }
 

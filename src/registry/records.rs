@@ -39,6 +39,8 @@ pub(super) struct KeyRow {
     pub(super) version: i64,
     pub(super) key_use: KeyUse,
     pub(super) late: bool,
+    /// The bytes issued are not known any more.
+    pub(super) buried_once: bool,
 }
 
 impl Default for KeyRow {
@@ -51,6 +53,7 @@ impl Default for KeyRow {
             version: 0,
             key_use: KeyUse::Fenced,
             late: false,
+            buried_once: false,
         }
     }
 }
@@ -134,6 +137,11 @@ impl Grave {
 
     pub(super) fn version(&self) -> i64 {
         i64::from_ne_bytes(self.version)
+    }
+
+    /// Whether it stands for its session.
+    pub(super) fn counts(&self) -> bool {
+        self.past & Self::COUNTS != 0
     }
 
     /// To the second.

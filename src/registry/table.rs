@@ -1,17 +1,20 @@
 //! The indexes over sessions, changed together under the registry's one lock. Plain data: no locks
 //! of its own, no clock, no I/O.
 
+mod burial;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use self::burial::Ended;
 use super::Found;
 use super::arena::{Arena, Place};
 use super::entry::Entry;
 use super::records::{Grave, KeyRow, Row, UserRow};
 use crate::policy::{Limit, Limits};
-use crate::session::{Ending, Key, KeyUse, Session, SessionId, SessionKey, User};
+use crate::session::{Key, KeyUse, Session, SessionId, SessionKey, User};
 
 /// Checking everything after every change is for small tables.
 const CHECKED_MAX: usize = 1024;
@@ -28,6 +31,8 @@ pub(super) struct Table {
     users_live: usize,
     /// Sessions that have nothing but graves.
     buried: usize,
+    /// Ended sessions while the store is read: their keys come later.
+    ended: HashMap<SessionId, Ended>,
 }
 
 impl Table {
@@ -42,6 +47,7 @@ impl Table {
             live: 0,
             users_live: 0,
             buried: 0,
+            ended: HashMap::new(),
         }
     }
 
@@ -60,7 +66,7 @@ impl Table {
         let place = self.keys.find(key)?;
         let row = self.keys.get(place);
         let entry = self.sessions.get(row.session?).entry.as_ref()?;
-        let exact = self.exact(place, row);
+        let exact = (!row.buried_once).then(|| self.exact(place, row));
         Some(Found { entry: Arc::clone(entry), exact, key_use: row.key_use, since: row.since })
     }
 
@@ -134,8 +140,15 @@ impl Table {
         }
         let Key { since, key_use, .. } = *key;
         let owner = Some(session);
-        let row =
-            KeyRow { key: key.key, session: owner, next: None, since, version, key_use, late };
+        let row = KeyRow {
+            key: key.key,
+            session: owner,
+            since,
+            version,
+            key_use,
+            late,
+            ..KeyRow::default()
+        };
         let place = match held {
             Some(place) if self.keys.get(place).session == owner => {
                 let next = self.keys.get(place).next;
@@ -225,60 +238,6 @@ impl Table {
                 self.sessions.remove(place);
             }
         }
-    }
-
-    /// Packs an ended session into graves, if nobody has it in hand. It comes back with the first
-    /// request that shows a key of it.
-    pub(super) fn bury(&mut self, id: SessionId) {
-        let Some(place) = self.sessions.find(&id) else { return };
-        let row = self.sessions.get(place);
-        let Some(entry) = row.entry.clone() else { return };
-        let Some(&Ending { at, reason, .. }) = entry.ending() else { return };
-        let keys: Vec<Place> = self.keys_of(row).map(|(place, _)| place).collect();
-        // The table's, and the one above.
-        let in_hand = Arc::strong_count(&entry) > 2;
-        if in_hand || keys.is_empty() || keys.iter().any(|key| self.exacts.contains_key(key)) {
-            return;
-        }
-        let user = entry.user.as_ref().map(|user| self.user_row(user));
-        let (logged_out, told) = entry.claimed();
-        let past =
-            if logged_out { Grave::LOGGED_OUT } else { 0 } | if told { Grave::TOLD } else { 0 };
-        let mut counts = Grave::COUNTS;
-        for key in keys {
-            let Some(row) = self.keys.remove(key) else { continue };
-            self.graves.insert(Grave::new(&row, id, user, (at, reason), past | counts));
-            counts = 0;
-            if let Some(user) = user {
-                self.users.get_mut(user).buried += 1;
-            }
-        }
-        self.sessions.remove(place);
-        self.buried += 1;
-    }
-
-    pub(super) fn is_buried(&self, key: &SessionKey) -> bool {
-        self.graves.find(key).is_some()
-    }
-
-    /// Makes the session of a buried key one as all others.
-    pub(super) fn unearth(&mut self, key: &SessionKey) {
-        let Some(place) = self.graves.find(key) else { return };
-        let grave = self.graves.get(place);
-        let Some(key_use) = grave.key_use else { return };
-        let user = grave.user.and_then(|user| self.users.get(user).name.clone());
-        let (session, version, at) = (grave.session, grave.version(), grave.ended_at());
-        let end = Ending { at, reason: grave.reason, by: None, by_session: None };
-        let past = grave.past;
-        self.drop_grave(key);
-        if self.sessions.find(&session).is_none() {
-            self.put_session(&Session::ended_as(session, user, version, end));
-            if let Some(entry) = self.id(session) {
-                entry.claim(past & Grave::LOGGED_OUT != 0, (past & Grave::TOLD != 0).then_some(at));
-            }
-        }
-        let key = Key { key: *key, exact: *key, session, key_use, since: at };
-        self.put_key(&key, Some(version), false);
     }
 
     /// Sessions after `cursor` in the order of their places, with whether they have keys.
@@ -396,18 +355,6 @@ impl Table {
         }
     }
 
-    fn drop_grave(&mut self, key: &SessionKey) {
-        let place = self.graves.find(key);
-        let Some(grave) = place.and_then(|place| self.graves.remove(place)) else { return };
-        if grave.past & Grave::COUNTS != 0 {
-            self.buried -= 1;
-        }
-        if let Some(user) = grave.user {
-            self.users.get_mut(user).buried -= 1;
-            self.drop_user(user);
-        }
-    }
-
     /// The indexes agree. Run after each change in debug builds.
     pub(super) fn check_invariants(&self) {
         if self.sessions.len() + self.graves.len() > CHECKED_MAX {
@@ -434,14 +381,14 @@ impl Table {
         assert_eq!(keys, self.keys.len(), "a key leads to a session that does not know it");
         assert_eq!(live, self.live, "live sessions are miscounted");
         assert_eq!(of_users.len(), self.users_live, "users are miscounted");
-        for (place, row) in self.users.after(None) {
+        for (place, row) in self.users.after(None).filter(|_| self.ended.is_empty()) {
             let name = row.name.as_deref().unwrap_or_default();
             assert_eq!(row.live, of_users.get(name).copied().unwrap_or_default(), "{name}");
             let buried = self.graves.after(None).filter(|(_, grave)| grave.user == Some(place));
             assert_eq!(row.buried as usize, buried.count(), "{name}");
             assert!(row.live + row.buried > 0, "a user without sessions is kept");
         }
-        let counting = self.graves.after(None).filter(|(_, grave)| grave.past & Grave::COUNTS != 0);
+        let counting = self.graves.after(None).filter(|(_, grave)| grave.counts());
         assert_eq!(counting.count(), self.buried, "graves are miscounted");
     }
 }

@@ -250,7 +250,10 @@ fn a_sweep_finds_every_timed_out_session_piece_by_piece() {
             if number == 200 { ended(number, Some("ann"), seq) } else { session }
         })
         .collect();
-    registry.load(Loaded { sessions: all, ..Loaded::default() });
+    let keyless = vec![ended(200, Some("ann"), 200)];
+    registry.load(&Loaded { sessions: all, ..Loaded::default() });
+    registry.loaded();
+    registry.apply(&change(&keyless, &[]));
     let mut found = Vec::new();
     let mut calls = 0;
     loop {
@@ -317,7 +320,7 @@ fn a_session_that_rests_is_buried_and_comes_back_as_dead_as_it_was() {
 
     let found = registry.lookup(key(2)).unwrap();
     assert_eq!((found.entry.id, found.entry.user.as_deref()), (id(1), Some("ann")));
-    assert_eq!((found.key_use, found.exact), (KeyUse::Superseded, key(2)));
+    assert_eq!((found.key_use, found.exact), (KeyUse::Superseded, None));
     assert_eq!(found.entry.ending().unwrap().reason, EndReason::Logout);
     assert!(!found.entry.claim_app_logout(), "it was logged out at the app");
     assert!(found.entry.told_of_end().is_some());
@@ -364,12 +367,51 @@ fn a_key_with_other_bytes_than_its_name_keeps_them() {
     let registry = registry();
     let altered = Key { exact: key(70), ..bearer(1, 1) };
     registry.apply(&change(&[live(1, Some("ann"), 1)], &[altered, bearer(2, 1)]));
-    assert_eq!(registry.lookup(key(1)).unwrap().exact, key(70));
+    assert_eq!(registry.lookup(key(1)).unwrap().exact, Some(key(70)));
     assert_eq!(registry.bearers(id(1)), [(key(1), key(70)), (key(2), key(2))]);
     registry.apply(&change(&[ended(1, Some("ann"), 2)], &[]));
     swept(&registry, Timestamp(3_600_000));
-    assert_eq!(registry.lookup(key(1)).unwrap().exact, key(70));
+    assert_eq!(registry.lookup(key(1)).unwrap().exact, None);
     registry.forget(&[key(1)]);
     registry.apply(&change(&[live(3, Some("ann"), 3)], &[bearer(3, 3)]));
-    assert_eq!(registry.lookup(key(3)).unwrap().exact, key(3), "its place was another's");
+    assert_eq!(registry.lookup(key(3)).unwrap().exact, Some(key(3)), "its place was another's");
+}
+
+#[test]
+fn what_the_store_holds_comes_page_by_page() {
+    let registry = registry();
+    let page = |sessions: &[Session], keys: &[Key]| {
+        let loaded =
+            Loaded { sessions: sessions.to_vec(), keys: keys.to_vec(), ..Loaded::default() };
+        registry.load(&loaded);
+    };
+    page(&[live(1, Some("ann"), 1), ended(2, Some("ann"), 2)], &[]);
+    page(&[ended(3, Some("bob"), 3), ended(4, Some("eve"), 4), ended(5, None, 5)], &[]);
+    // A change from elsewhere, before the key is read.
+    registry.apply(&change(&[live(6, Some("bob"), 9)], &[bearer(30, 6)]));
+    page(&[], &[bearer(10, 1), bearer(20, 2), bearer(21, 2), bearer(30, 3), bearer(50, 5)]);
+    registry.loaded();
+    assert_eq!(registry.counts(), Counts { live: 2, users: 2, tombstones: 2, keys: 5 });
+    let leads_to = |number| registry.lookup(key(number)).map(|found| found.entry.id);
+    let expected = [(10, 1), (20, 2), (21, 2), (30, 6), (50, 5)];
+    for (number, session) in expected {
+        assert_eq!(leads_to(number), Some(id(session)), "{number}");
+    }
+    let of_ann = registry.lookup(key(21)).unwrap().entry;
+    assert_eq!(of_ann.user.as_deref(), Some("ann"));
+    assert!(of_ann.claim_app_logout(), "nobody knows whether it was logged out at the app");
+    assert_eq!(registry.counts(), Counts { live: 2, users: 2, tombstones: 2, keys: 5 });
+}
+
+#[test]
+fn a_name_can_be_taken_off_a_grave() {
+    let registry = registry();
+    bury_one(&registry);
+    registry.apply(&change(&[live(2, Some("ann"), 3)], &[bearer(3, 2)]));
+    assert_eq!(registry.forget_names(&HashSet::from([id(9)])), HashSet::new());
+    assert_eq!(registry.forget_names(&HashSet::from([id(1)])), HashSet::from(["ann".into()]));
+    let found = registry.lookup(key(2)).unwrap().entry;
+    assert_eq!((found.id, found.user.as_ref()), (id(1), None));
+    assert!(found.ending().is_some());
+    assert_eq!(registry.count_of("ann"), 1);
 }

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::keyring;
 use crate::session::{Key, Session, SessionId, SessionKey, Timestamp};
 use crate::store::{
-    CookieShape, Decide, Decision, Feed, Listing, Loaded, Retention, Scope, Store, StoreError,
+    CookieShape, Decide, Decision, Feed, Listing, Retention, Scope, Store, StoreError, Take,
 };
 pub(super) use rows::text;
 
@@ -202,11 +202,11 @@ impl PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     /// Not bounded by the timeout: it runs once, before anybody waits.
-    async fn load(&self) -> Result<Loaded, StoreError> {
+    async fn load_pages(&self, take: Take) -> Result<(), StoreError> {
         let mut lease = self.link.lease().await?;
-        let loaded = rows::load(lease.get()?).await?;
+        rows::load(lease.get()?, take).await?;
         lease.release();
-        Ok(loaded)
+        Ok(())
     }
 
     async fn transact(&self, scope: Scope, decide: Decide) -> Result<Decision, StoreError> {

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::session::{Key, Session, SessionId, SessionKey, Timestamp};
 use crate::store::{
-    CookieShape, Decide, Decision, Feed, Listing, Loaded, Retention, Scope, Store, StoreError,
+    CookieShape, Decide, Decision, Feed, Listing, Retention, Scope, Store, StoreError, Take,
 };
 use rows::Database;
 use writer::{Command, Reply, Writer};
@@ -178,8 +178,8 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     /// Not bounded by the timeout: it runs once, before anybody waits.
-    async fn load(&self) -> Result<Loaded, StoreError> {
-        self.ask(Command::Load).await
+    async fn load_pages(&self, take: Take) -> Result<(), StoreError> {
+        self.ask(|reply| Command::Load(take, reply)).await
     }
 
     async fn transact(&self, scope: Scope, decide: Decide) -> Result<Decision, StoreError> {

@@ -11,6 +11,7 @@ mod outages;
 mod race;
 mod replicas;
 mod revocation;
+mod scale;
 mod site;
 mod steady;
 

@@ -185,7 +185,7 @@ async fn reopening_keeps_everything_and_the_counters_go_on() {
     let ear = Ear::new(limits(3));
     let store = open(&path, &ear).await;
     assert_eq!(store.list(everything()).await.unwrap(), before);
-    ear.registry.load(store.load().await.unwrap());
+    ear.registry.load(&store.load().await.unwrap());
     for number in 1..=5 {
         end(&*store, number, EndReason::Admin, 9).await;
     }
@@ -314,7 +314,7 @@ async fn a_hundred_thousand_sessions_are_ready_in_two_seconds() {
     let opened = start.elapsed();
     let loaded: Loaded = store.load().await.unwrap();
     let read = start.elapsed();
-    ear.registry.load(loaded);
+    ear.registry.load(&loaded);
     let ready = start.elapsed();
     println!("opened after {opened:?}, read after {read:?}, ready after {ready:?}");
     assert_eq!(ear.registry.counts().keys, COUNT as usize);

@@ -71,7 +71,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
     ],
     &[
         ("decide", &[]),
-        ("registry", &["arena", "bounded", "entry", "records", "table"]),
+        ("registry", &["arena", "bounded", "entry", "records", "table", "table/burial"]),
         ("set_cookie", &[]),
         ("settings", &["store", "strictness", "upstream"]),
     ],

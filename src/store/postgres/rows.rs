@@ -8,7 +8,7 @@ use crate::session::{
     Ceiling, Client, EndReason, Ending, Key, KeyUse, Session, SessionId, SessionKey, Timestamp,
     User, UserLimit,
 };
-use crate::store::{Committed, CookieShape, Listing, Loaded, StoreError};
+use crate::store::{Committed, CookieShape, Listing, Loaded, StoreError, Take};
 
 /// A listing is one page; nobody reads more.
 const LISTED_MAX: u32 = 1000;
@@ -45,43 +45,38 @@ fn untext(value: String) -> String {
 }
 
 /// In pages: a driver's row takes several times the memory of what is read from it.
-pub(super) async fn load(connection: &mut PgConnection) -> Result<Loaded, StoreError> {
+pub(super) async fn load(connection: &mut PgConnection, mut take: Take) -> Result<(), StoreError> {
     const SESSIONS: &str = select_sessions!(
         "headcount.sessions WHERE login_seq > $1 AND (ended_at IS NULL OR keyed) ORDER BY login_seq LIMIT $2"
     );
     const KEYS: &str = "SELECT key, exact, session, key_use, since, change_seq FROM headcount.session_keys \
         WHERE key > $1 ORDER BY key LIMIT $2";
-    let mut loaded = Loaded::default();
+    let mut after = i64::MIN;
     loop {
-        let after = loaded.keys.last().map_or(Vec::new(), |key: &Key| key.key.0.to_vec());
+        let page = sqlx::query(SESSIONS).bind(after).bind(PAGE_ROWS).fetch_all(&mut *connection);
+        let sessions = page.await?.iter().map(session_of).collect::<Result<Vec<_>, _>>()?;
+        let Some(last) = sessions.last() else { break };
+        after = last.login_seq;
+        take(Loaded { sessions, ..Loaded::default() });
+    }
+    // A key of a session that came since is brought by the changes, which are followed already.
+    let mut after = Vec::new();
+    loop {
         let page =
             sqlx::query(KEYS).bind(after).bind(PAGE_ROWS).fetch_all(&mut *connection).await?;
-        if page.is_empty() {
-            break;
-        }
-        for row in &page {
-            loaded.keys.push(key_of(row)?);
-            loaded.key_seqs.push(row.try_get(5)?);
-        }
-    }
-    // After the keys: a session that a key leads to was there before it.
-    loop {
-        let after = loaded.sessions.last().map_or(i64::MIN, |session| session.login_seq);
-        let page =
-            sqlx::query(SESSIONS).bind(after).bind(PAGE_ROWS).fetch_all(&mut *connection).await?;
-        if page.is_empty() {
-            break;
-        }
-        for row in &page {
-            loaded.sessions.push(session_of(row)?);
-        }
+        let keys = page.iter().map(key_of).collect::<Result<Vec<_>, _>>()?;
+        let key_seqs = page.iter().map(|row| row.try_get(5)).collect::<Result<_, _>>()?;
+        let Some(last) = keys.last() else { break };
+        after = last.key.0.to_vec();
+        take(Loaded { keys, key_seqs, ..Loaded::default() });
     }
     let shapes = sqlx::query("SELECT name, domain, path, attributes FROM headcount.cookie_shapes")
         .fetch_all(&mut *connection)
         .await?;
-    loaded.shapes = shapes.iter().map(shape_of).collect::<Result<_, _>>()?;
-    loaded.limits = limits_since(connection, 0).await?;
-    Ok(loaded)
+    let shapes = shapes.iter().map(shape_of).collect::<Result<_, _>>()?;
+    let limits = limits_since(connection, 0).await?;
+    take(Loaded { shapes, limits, ..Loaded::default() });
+    Ok(())
 }
 
 /// Locks what a batch of decisions is about and reads what of it is live.

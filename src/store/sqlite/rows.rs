@@ -13,7 +13,7 @@ use crate::session::{
     Ceiling, Client, EndReason, Ending, Key, KeyUse, Session, SessionId, SessionKey, Timestamp,
     User, UserLimit,
 };
-use crate::store::{CookieShape, LATE_KEYS_MAX, Listing, Loaded, Scope, StoreError};
+use crate::store::{CookieShape, LATE_KEYS_MAX, Listing, Loaded, Scope, StoreError, Take};
 
 /// A listing is one page; nobody reads more.
 const LISTED_MAX: u32 = 1000;
@@ -69,34 +69,28 @@ macro_rules! select_sessions {
 }
 
 /// In pages: a driver's row takes several times the memory of what is read from it.
-pub(super) async fn load(database: &mut Database) -> Result<Loaded, StoreError> {
+pub(super) async fn load(database: &mut Database, mut take: Take) -> Result<(), StoreError> {
     const SESSIONS: &str = select_sessions!(
         "WHERE login_seq > $1 AND (ended_at IS NULL OR keyed = 1) ORDER BY login_seq LIMIT $2"
     );
     const KEYS: &str = "SELECT key, exact, session, key_use, since FROM session_keys \
         WHERE key > $1 ORDER BY key LIMIT $2";
-    let mut sessions: Vec<Session> = Vec::new();
+    let mut after = i64::MIN;
     loop {
-        let after = sessions.last().map_or(i64::MIN, |session| session.login_seq);
         let page = database.rows(sqlx::query(SESSIONS).bind(after).bind(PAGE_ROWS)).await?;
-        if page.is_empty() {
-            break;
-        }
-        for row in &page {
-            sessions.push(session_of(row)?);
-        }
+        let sessions = page.iter().map(session_of).collect::<Result<Vec<_>, _>>()?;
+        let Some(last) = sessions.last() else { break };
+        after = last.login_seq;
+        take(Loaded { sessions, ..Loaded::default() });
     }
-    let mut keys: Vec<Key> = Vec::new();
+    // Every key is longer, and so greater, than no bytes at all.
+    let mut after = Vec::new();
     loop {
-        // Every key is longer, and so greater, than no bytes at all.
-        let after = keys.last().map_or(Vec::new(), |key| key.key.0.to_vec());
         let page = database.rows(sqlx::query(KEYS).bind(after).bind(PAGE_ROWS)).await?;
-        if page.is_empty() {
-            break;
-        }
-        for row in &page {
-            keys.push(key_of(row)?);
-        }
+        let keys = page.iter().map(key_of).collect::<Result<Vec<_>, _>>()?;
+        let Some(last) = keys.last() else { break };
+        after = last.key.0.to_vec();
+        take(Loaded { keys, ..Loaded::default() });
     }
     let shapes = database
         .rows(sqlx::query("SELECT name, domain, path, attributes FROM cookie_shapes"))
@@ -110,7 +104,8 @@ pub(super) async fn load(database: &mut Database) -> Result<Loaded, StoreError> 
         .iter()
         .map(limit_of)
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(Loaded { sessions, keys, shapes, limits, ..Loaded::default() })
+    take(Loaded { shapes, limits, ..Loaded::default() });
+    Ok(())
 }
 
 /// The live sessions in `scope`, by `login_seq`.

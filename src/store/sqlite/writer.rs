@@ -10,8 +10,8 @@ use super::prune::{self, Cursor};
 use super::rows::{self, Database};
 use crate::session::{Key, Session, SessionId, SessionKey, Timestamp};
 use crate::store::{
-    Committed, CookieShape, Decide, Decision, Feed, Listing, Loaded, Plan, Retention, Scope,
-    StoreError,
+    Committed, CookieShape, Decide, Decision, Feed, Listing, Plan, Retention, Scope, StoreError,
+    Take,
 };
 
 /// Commands committed with one fsync.
@@ -22,7 +22,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// One call of the store.
 pub(super) enum Command {
-    Load(Reply<Loaded>),
+    Load(Take, Reply<()>),
     Transact(Scope, Decide, Reply<Decision>),
     Touch(Vec<(SessionId, Timestamp)>, Vec<Key>, Reply<()>),
     RememberShape(CookieShape, Reply<()>),
@@ -155,8 +155,8 @@ impl Writer {
         }
         let database = &mut self.database;
         match command {
-            Command::Load(reply) => {
-                let outcome = rows::load(database).await;
+            Command::Load(take, reply) => {
+                let outcome = rows::load(database, take).await;
                 self.finish(reply, outcome).await
             }
             Command::Transact(scope, decide, reply) => {
@@ -284,7 +284,7 @@ impl Command {
             let _ = reply.send(Err(shared(error)));
         }
         match self {
-            Self::Load(reply) => fail(reply, error),
+            Self::Load(_, reply) => fail(reply, error),
             Self::Transact(_, _, reply) => fail(reply, error),
             Self::List(_, reply) => fail(reply, error),
             Self::Find(_, reply) => fail(reply, error),

@@ -137,7 +137,7 @@ impl Core {
         let feed = WatchedFeed { inner, most_live: Arc::clone(&most_live) };
         let path = folder.join("headcount.db");
         let store = sqlite::open(&path, 60_000, Arc::new(feed)).await.unwrap();
-        registry.load(store.load().await.unwrap());
+        registry.load(&store.load().await.unwrap());
         let switches = Switches {
             mode: Mode::Enforce,
             logout_all: false,

@@ -80,7 +80,7 @@ async fn watch(
     while !over.load(Ordering::Relaxed) {
         for round in under_way.iter() {
             let user = format!("user-{}", round.load(Ordering::Relaxed));
-            let live = core.registry().live_of(&user).len();
+            let live = core.registry().count_of(&user);
             assert!(live <= max, "{user} has {live} live sessions, {max} are allowed");
         }
         looks += 1;
@@ -104,7 +104,7 @@ async fn run(core: &Arc<Core>, user: &str, max: usize, on_limit: OnLimit) {
     let runners = runners.join_all().await;
     let served = runners.iter().filter(|(told, ticket)| is_served(core, told, ticket)).count();
     assert_eq!(served, max, "{user}, limit {max}, {on_limit:?}");
-    assert_eq!(core.registry().live_of(user).len(), max);
+    assert_eq!(core.registry().count_of(user), max);
     let listing =
         Listing { user: Some(user.into()), live: Some(true), count_max: 100, ..Listing::default() };
     let stored = core.recorder.store.list(listing).await.unwrap();

@@ -169,7 +169,7 @@ async fn what_one_replica_loads_later_is_all_there() {
     assert!(matches!(store.ping().await, Err(StoreError::Stopped)));
     let ear = Ear::new(limits(3));
     let store = open(&database.url(), &ear).await;
-    ear.registry.load(store.load().await.unwrap());
+    ear.registry.load(&store.load().await.unwrap());
     assert_eq!(store.list(everything()).await.unwrap(), before);
     assert_eq!(ear.registry.live_of("ann").len(), 3);
     assert_eq!(ear.registry.counts().keys, 5);
