@@ -62,6 +62,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
                 "postgres/write",
                 "postgres/writer",
                 "sqlite",
+                "sqlite/place",
                 "sqlite/prune",
                 "sqlite/rows",
                 "sqlite/writer",
