@@ -205,7 +205,8 @@ fn random(thread: u64, number: u64) -> u64 {
 }
 
 #[test]
-fn logins_for_names_that_the_app_refuses_leave_nothing_behind() {
+fn soak_logins_for_names_that_the_app_refuses_leave_nothing_behind() {
+    let _alone = alone();
     let requests = if soak() { 1_000_000 } else { 10_000 };
     let (_app, proxy) = start(Does::Answer, "");
     let before = warmed(&proxy);
@@ -263,7 +264,8 @@ fn heads_without_end_are_held_up_to_their_limit() {
 }
 
 #[test]
-fn a_body_of_any_size_streams_through() {
+fn soak_a_body_of_any_size_streams_up() {
+    let _alone = alone();
     let (app, proxy) = start(Does::Swallow, "upstream.timeouts.first_byte = \"2s\"\n");
     let before = proxy.memory();
     let size = if soak() { 1024 * MIB } else { 256 * MIB };
