@@ -2,6 +2,7 @@
 //! the real one before a scripted app; every limit is hit over the wire.
 
 mod addresses;
+mod confined;
 mod deadlines;
 mod files;
 mod logins;
