@@ -11,6 +11,7 @@ mod memory;
 mod overload;
 mod reasons;
 mod slow;
+mod worst;
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
