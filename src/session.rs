@@ -280,6 +280,23 @@ pub struct Session {
 }
 
 impl Session {
+    /// One of which no more is known than that it has ended.
+    pub fn ended_as(id: SessionId, user: Option<User>, change_seq: i64, end: Ending) -> Self {
+        let at = end.at;
+        Self {
+            id,
+            user,
+            created_at: at,
+            renewed_at: at,
+            last_seen_at: at,
+            login_seq: 0,
+            change_seq,
+            client: Client::default(),
+            end: Some(end),
+            would_end: None,
+        }
+    }
+
     /// Neither ended nor, in observe mode, as good as ended.
     pub fn counts(&self) -> bool {
         self.end.is_none() && self.would_end.is_none()

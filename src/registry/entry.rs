@@ -1,5 +1,6 @@
 //! One session as the request path sees it: what changes often is atomic, the rest behind a small
-//! lock. No indexes here, and nothing that decides.
+//! lock. Only what a request asks for is here; the rest of a session stays in the store. No indexes,
+//! and nothing that decides.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,10 +10,14 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::policy::{self, Limit};
-use crate::session::{Client, EndReason, Ending, Session, SessionId, Timestamp, User};
+use crate::session::{EndReason, Ending, Session, SessionId, Timestamp, User};
 
 /// A dead token in use is reported once per so long.
 const USE_AFTER_END_MS: i64 = 60_000;
+/// An ended session that nobody has used for so long is as good as forgotten by its browser.
+const REST_MS: i64 = 600_000;
+/// No client was told of the end.
+const NEVER: i64 = i64::MIN;
 
 /// A session, live or ended. Shared by everything that has to do with it.
 #[derive(Debug)]
@@ -21,58 +26,48 @@ pub struct Entry {
     pub user: Option<User>,
     /// Another one after the limits have changed.
     limit: ArcSwap<Limit>,
-    pub created_at: Timestamp,
     renewed_at: AtomicI64,
     last_seen_at: AtomicI64,
-    login_seq: AtomicI64,
     change_seq: AtomicI64,
     use_after_end_at: AtomicI64,
+    ending: OnceLock<Box<Ending>>,
+    rare: Mutex<Option<Box<Rare>>>,
     dirty: AtomicBool,
     app_logout_claimed: AtomicBool,
-    ending: OnceLock<Box<Ending>>,
-    rest: Mutex<Rest>,
 }
 
+/// What few sessions have.
 #[derive(Debug, Default)]
-struct Rest {
-    address: Option<Box<str>>,
-    /// Shared by the many sessions of one kind of browser.
-    agent: Option<Arc<str>>,
-    would_end: Option<Box<Ending>>,
+struct Rare {
+    would_end: Option<Ending>,
     cut: Option<CancellationToken>,
 }
 
 impl Entry {
-    pub(super) fn new(session: &Session, limit: Arc<Limit>, agent: Option<Arc<str>>) -> Self {
+    pub(super) fn new(session: &Session, user: Option<User>, limit: Arc<Limit>) -> Self {
+        let rare = session.would_end.clone();
+        let rare = rare.map(|end| Box::new(Rare { would_end: Some(end), cut: None }));
         Self {
             id: session.id,
-            user: session.user.clone(),
+            user,
             limit: ArcSwap::new(limit),
-            created_at: session.created_at,
             renewed_at: AtomicI64::new(session.renewed_at.0),
             last_seen_at: AtomicI64::new(session.last_seen_at.0),
-            login_seq: AtomicI64::new(session.login_seq),
             change_seq: AtomicI64::new(session.change_seq),
-            use_after_end_at: AtomicI64::new(i64::MIN),
+            use_after_end_at: AtomicI64::new(NEVER),
+            ending: session.end.clone().map(Box::new).map_or_else(OnceLock::new, OnceLock::from),
+            rare: Mutex::new(rare),
             dirty: AtomicBool::new(false),
             app_logout_claimed: AtomicBool::new(false),
-            ending: session.end.clone().map(Box::new).map_or_else(OnceLock::new, OnceLock::from),
-            rest: Mutex::new(Rest {
-                address: session.client.address.as_deref().map(Box::from),
-                agent,
-                would_end: session.would_end.clone().map(Box::new),
-                cut: None,
-            }),
         }
     }
 
     /// The same session under another user: requests in flight keep the old entry, so both share
     /// the token that cuts them.
-    pub(super) fn succeed(&self, session: &Session, limit: Arc<Limit>) -> Self {
-        let agent = self.rest.lock().agent.clone();
-        let entry = Self::new(session, limit, agent);
+    pub(super) fn succeed(&self, session: &Session, user: Option<User>, limit: Arc<Limit>) -> Self {
+        let entry = Self::new(session, user, limit);
         entry.last_seen_at.fetch_max(self.last_seen_at().0, Ordering::Relaxed);
-        entry.rest.lock().cut = Some(self.cut());
+        entry.rare.lock().get_or_insert_default().cut = Some(self.cut());
         entry
     }
 
@@ -84,7 +79,8 @@ impl Entry {
         Timestamp(self.renewed_at.load(Ordering::Relaxed))
     }
 
-    pub(super) fn change_seq(&self) -> i64 {
+    /// The state of the store that it shows.
+    pub fn change_seq(&self) -> i64 {
         self.change_seq.load(Ordering::Relaxed)
     }
 
@@ -95,12 +91,13 @@ impl Entry {
 
     /// In observe mode: how it would have ended.
     pub fn would_end(&self) -> Option<Ending> {
-        self.rest.lock().would_end.as_deref().cloned()
+        self.rare.lock().as_ref()?.would_end.clone()
     }
 
     /// Neither ended nor, in observe mode, as good as ended.
     pub fn counts(&self) -> bool {
-        self.ending().is_none() && self.rest.lock().would_end.is_none()
+        self.ending().is_none()
+            && self.rare.lock().as_ref().is_none_or(|rare| rare.would_end.is_none())
     }
 
     pub(super) fn set_limit(&self, limit: Arc<Limit>) {
@@ -110,15 +107,6 @@ impl Entry {
     /// Why it is over although nobody ended it.
     pub fn expiry(&self, now: Timestamp) -> Option<EndReason> {
         policy::expiry(&self.limit.load(), self.renewed_at(), self.last_seen_at(), now)
-    }
-
-    /// The client of the last login.
-    pub fn client(&self) -> Client {
-        let rest = self.rest.lock();
-        Client {
-            address: rest.address.as_deref().map(str::to_owned),
-            user_agent: rest.agent.as_deref().map(str::to_owned),
-        }
     }
 
     /// Notes a request. `true`: the caller must tell [`super::Registry::mark_dirty`].
@@ -143,9 +131,10 @@ impl Entry {
 
     /// Cancelled when the session ends; whoever streams for it watches this.
     pub fn cut(&self) -> CancellationToken {
-        let mut rest = self.rest.lock();
-        let token = rest.cut.get_or_insert_with(CancellationToken::new).clone();
-        drop(rest);
+        let mut rare = self.rare.lock();
+        let cut = &mut rare.get_or_insert_default().cut;
+        let token = cut.get_or_insert_with(CancellationToken::new).clone();
+        drop(rare);
         // Either this sees the ending, or `end` sees the token: both take the lock first.
         if self.ending().is_some() {
             token.cancel();
@@ -155,23 +144,7 @@ impl Entry {
 
     /// Takes the token that cuts what is under way; what begins later gets another.
     pub(super) fn take_cut(&self) -> Option<CancellationToken> {
-        self.rest.lock().cut.take()
-    }
-
-    /// As known in memory, `last_seen_at` fresh.
-    pub fn snapshot(&self) -> Session {
-        Session {
-            id: self.id,
-            user: self.user.clone(),
-            created_at: self.created_at,
-            renewed_at: self.renewed_at(),
-            last_seen_at: self.last_seen_at(),
-            login_seq: self.login_seq.load(Ordering::Relaxed),
-            change_seq: self.change_seq(),
-            client: self.client(),
-            end: self.ending().cloned(),
-            would_end: self.would_end(),
-        }
+        self.rare.lock().as_mut()?.cut.take()
     }
 
     /// `true` exactly once: for the request that logs the session out at the app.
@@ -192,25 +165,42 @@ impl Entry {
     /// When a client was last told that it has ended.
     pub fn told_of_end(&self) -> Option<Timestamp> {
         let at = self.use_after_end_at.load(Ordering::Relaxed);
-        (at != i64::MIN).then_some(Timestamp(at))
+        (at != NEVER).then_some(Timestamp(at))
+    }
+
+    /// Ended, and nobody has come with its tokens of late.
+    pub(super) fn rests(&self, now: Timestamp) -> bool {
+        let still = |at: Timestamp| now.since_ms(at) >= REST_MS;
+        self.ending().is_some_and(|ending| still(ending.at)) && self.told_of_end().is_none_or(still)
+    }
+
+    /// What has to be remembered of its past: whether it was logged out at the app, and whether a
+    /// client was told of its end.
+    pub(super) fn claimed(&self) -> (bool, bool) {
+        (self.app_logout_claimed.load(Ordering::Acquire), self.told_of_end().is_some())
+    }
+
+    /// As [`Self::claimed`] of the same session was.
+    pub(super) fn claim(&self, app_logout: bool, told_at: Option<Timestamp>) {
+        self.app_logout_claimed.store(app_logout, Ordering::Release);
+        self.use_after_end_at.store(told_at.map_or(NEVER, |at| at.0), Ordering::Relaxed);
     }
 
     /// Takes over a newer state of the same user; the ending is not part of it.
-    pub(super) fn update(&self, session: &Session, agent: Option<Arc<str>>) {
+    pub(super) fn update(&self, session: &Session) {
         self.renewed_at.store(session.renewed_at.0, Ordering::Relaxed);
         self.last_seen_at.fetch_max(session.last_seen_at.0, Ordering::Relaxed);
-        self.login_seq.store(session.login_seq, Ordering::Relaxed);
         self.change_seq.store(session.change_seq, Ordering::Relaxed);
-        let mut rest = self.rest.lock();
-        rest.address = session.client.address.as_deref().map(Box::from);
-        rest.agent = agent;
-        rest.would_end = session.would_end.clone().map(Box::new);
+        let mut rare = self.rare.lock();
+        if session.would_end.is_some() || rare.is_some() {
+            rare.get_or_insert_default().would_end = session.would_end.clone();
+        }
     }
 
     /// Ends it for good. `None`: it had ended before; else the token to cancel, if anybody watches.
     pub(super) fn end(&self, ending: &Ending) -> Option<Option<CancellationToken>> {
-        let rest = self.rest.lock();
+        let mut rare = self.rare.lock();
         self.ending.set(Box::new(ending.clone())).ok()?;
-        Some(rest.cut.clone())
+        Some(rare.take().and_then(|rare| rare.cut))
     }
 }

@@ -1,57 +1,47 @@
 //! The indexes over sessions, changed together under the registry's one lock. Plain data: no locks
 //! of its own, no clock, no I/O.
 
-use std::collections::btree_map::Entry as Slot;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::Found;
+use super::arena::{Arena, Place};
 use super::entry::Entry;
+use super::records::{Grave, KeyRow, Row, UserRow};
 use crate::policy::{Limit, Limits};
-use crate::session::{Key, KeyUse, Session, SessionId, SessionKey, Timestamp};
+use crate::session::{Ending, Key, KeyUse, Session, SessionId, SessionKey, User};
 
-/// Different User-Agents shared between sessions; beyond that sharing starts anew.
-const AGENTS_MAX: usize = 4096;
 /// Checking everything after every change is for small tables.
 const CHECKED_MAX: usize = 1024;
 
 pub(super) struct Table {
     limits: Limits,
-    by_key: HashMap<SessionKey, KeySlot>,
-    /// Ordered, so that a sweep can go on where it stopped.
-    by_id: BTreeMap<SessionId, Row>,
-    /// Sessions that have not ended, of users.
-    by_user: HashMap<Arc<str>, Vec<Arc<Entry>>>,
-    agents: HashSet<Arc<str>>,
+    sessions: Arena<Row>,
+    keys: Arena<KeyRow>,
+    /// Where the hash of the bytes issued is another than the key.
+    exacts: HashMap<Place, SessionKey>,
+    graves: Arena<Grave>,
+    users: Arena<UserRow>,
     live: usize,
-}
-
-pub(super) struct KeySlot {
-    pub(super) entry: Arc<Entry>,
-    pub(super) exact: SessionKey,
-    pub(super) since: Timestamp,
-    /// The change that brought it; an older one does not replace it.
-    version: i64,
-    pub(super) key_use: KeyUse,
-    late: bool,
-}
-
-struct Row {
-    entry: Arc<Entry>,
-    /// In the order they came.
-    keys: Vec<SessionKey>,
+    users_live: usize,
+    /// Sessions that have nothing but graves.
+    buried: usize,
 }
 
 impl Table {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
-            by_key: HashMap::new(),
-            by_id: BTreeMap::new(),
-            by_user: HashMap::new(),
-            agents: HashSet::new(),
+            sessions: Arena::new(),
+            keys: Arena::new(),
+            exacts: HashMap::new(),
+            graves: Arena::new(),
+            users: Arena::new(),
             live: 0,
+            users_live: 0,
+            buried: 0,
         }
     }
 
@@ -65,101 +55,119 @@ impl Table {
         Arc::clone(self.limits.of(entry.user.as_deref()))
     }
 
-    pub(super) fn reserve(&mut self, keys: usize) {
-        self.by_key.reserve(keys);
+    /// What a key of a session that is not buried leads to.
+    pub(super) fn found(&self, key: &SessionKey) -> Option<Found> {
+        let place = self.keys.find(key)?;
+        let row = self.keys.get(place);
+        let entry = self.sessions.get(row.session?).entry.as_ref()?;
+        let exact = self.exact(place, row);
+        Some(Found { entry: Arc::clone(entry), exact, key_use: row.key_use, since: row.since })
     }
 
-    pub(super) fn key(&self, key: &SessionKey) -> Option<&KeySlot> {
-        self.by_key.get(key)
+    fn exact(&self, place: Place, row: &KeyRow) -> SessionKey {
+        if self.exacts.is_empty() {
+            return row.key;
+        }
+        self.exacts.get(&place).copied().unwrap_or(row.key)
     }
 
     pub(super) fn id(&self, id: SessionId) -> Option<&Arc<Entry>> {
-        self.by_id.get(&id).map(|row| &row.entry)
+        self.sessions.by_key(&id)?.entry.as_ref()
     }
 
     pub(super) fn bearers(&self, id: SessionId) -> Vec<(SessionKey, SessionKey)> {
-        let keys = self.by_id.get(&id).map_or(&[][..], |row| &row.keys);
-        let slots = keys.iter().filter_map(|key| Some((*key, self.by_key.get(key)?)));
-        let bearers = slots.filter(|(_, slot)| slot.key_use == KeyUse::Bearer);
-        bearers.map(|(key, slot)| (key, slot.exact)).collect()
-    }
-
-    pub(super) fn of_user(&self, user: &str) -> &[Arc<Entry>] {
-        self.by_user.get(user).map_or(&[], Vec::as_slice)
+        let Some(row) = self.sessions.by_key(&id) else { return Vec::new() };
+        let bearers = self.keys_of(row).filter(|(_, key)| key.key_use == KeyUse::Bearer);
+        bearers.map(|(place, key)| (key.key, self.exact(place, key))).collect()
     }
 
     /// Live sessions, users, ended sessions, keys.
     pub(super) fn counts(&self) -> (usize, usize, usize, usize) {
-        (self.live, self.by_user.len(), self.by_id.len() - self.live, self.by_key.len())
+        let ended = self.sessions.len() - self.live + self.buried;
+        (self.live, self.users_live, ended, self.keys.len() + self.graves.len())
+    }
+
+    pub(super) fn count_of(&self, user: &str) -> usize {
+        self.users.by_key(user).map_or(0, |row| row.live as usize)
     }
 
     /// Takes over a state: only what is newer, but an ending always. Returns the token to cancel
     /// once the lock is released.
     pub(super) fn put_session(&mut self, session: &Session) -> Option<CancellationToken> {
-        let agent = self.intern(session.client.user_agent.as_deref());
-        let entry = match self.by_id.entry(session.id) {
-            Slot::Vacant(slot) => {
-                let limit = Arc::clone(self.limits.of(session.user.as_deref()));
-                let entry = Arc::new(Entry::new(session, limit, agent));
-                slot.insert(Row { entry: Arc::clone(&entry), keys: Vec::new() });
-                if session.end.is_none() {
-                    self.live += 1;
-                    self.add_to_user(entry);
-                }
-                return None;
+        let Some(place) = self.sessions.find(&session.id) else {
+            let entry = Arc::new(self.entry_of(session));
+            if session.end.is_none() {
+                self.live += 1;
+                self.count_in(&entry);
             }
-            Slot::Occupied(slot) => Arc::clone(&slot.get().entry),
+            self.sessions.insert(Row { entry: Some(entry), ..Row::default() });
+            return None;
         };
+        let entry = Arc::clone(self.sessions.get(place).entry.as_ref()?);
         let newer = session.change_seq > entry.change_seq();
         let entry = if newer && entry.user != session.user {
-            self.change_user(&entry, session)
+            self.change_user(place, &entry, session)
         } else {
             entry
         };
         if newer {
-            entry.update(session, agent);
+            entry.update(session);
         }
         let cut = entry.end(session.end.as_ref()?)?;
         self.live -= 1;
-        self.remove_from_user(&entry);
+        self.count_out(&entry);
         cut
     }
 
     /// Takes over a key of a session that is known, unless a later change has it already. Without
     /// a version it counts as the latest.
     pub(super) fn put_key(&mut self, key: &Key, version: Option<i64>, late: bool) {
-        let Some(row) = self.by_id.get_mut(&key.session) else { return };
-        let entry = Arc::clone(&row.entry);
-        let known = self.by_key.get(&key.key).map_or(i64::MIN, |slot| slot.version);
+        let Some(session) = self.sessions.find(&key.session) else { return };
+        let Some(entry) = &self.sessions.get(session).entry else { return };
+        let held = self.keys.find(&key.key);
+        let known = held.map(|place| self.keys.get(place).version);
+        let known = known.or_else(|| Some(self.graves.by_key(&key.key)?.version()));
+        let known = known.unwrap_or(i64::MIN);
         let version = version.unwrap_or_else(|| known.max(entry.change_seq()));
         if known > version {
             return;
         }
-        if !row.keys.contains(&key.key) {
-            row.keys.reserve_exact(1);
-            row.keys.push(key.key);
-        }
-        let Key { exact, since, key_use, .. } = *key;
-        let slot = KeySlot { entry, exact, since, version, key_use, late };
-        let before = self.by_key.insert(key.key, slot);
-        if let Some(before) = before.filter(|before| before.entry.id != key.session)
-            && let Some(row) = self.by_id.get_mut(&before.entry.id)
-        {
-            // If it has ended it stays for a while without keys: see `drop_keyless`.
-            row.keys.retain(|known| *known != key.key);
+        let Key { since, key_use, .. } = *key;
+        let owner = Some(session);
+        let row =
+            KeyRow { key: key.key, session: owner, next: None, since, version, key_use, late };
+        let place = match held {
+            Some(place) if self.keys.get(place).session == owner => {
+                let next = self.keys.get(place).next;
+                *self.keys.get_mut(place) = KeyRow { next, ..row };
+                place
+            }
+            elsewhere => {
+                // A session that has ended stays for a while without keys: see `drop_keyless`.
+                elsewhere.into_iter().for_each(|place| self.drop_key(place));
+                self.drop_grave(&key.key);
+                let place = self.keys.insert(row);
+                self.link(session, place);
+                place
+            }
+        };
+        self.exacts.remove(&place);
+        if key.exact != key.key {
+            self.exacts.insert(place, key.exact);
         }
     }
 
     /// `false` if the key is known already, or nothing may be kept.
     pub(super) fn add_late_key(&mut self, key: &Key, kept_max: usize) -> bool {
-        if kept_max == 0 || self.by_key.contains_key(&key.key) {
+        let known = self.keys.find(&key.key).is_some() || self.is_buried(&key.key);
+        if kept_max == 0 || known {
             return false;
         }
-        let Some(row) = self.by_id.get(&key.session) else { return false };
-        let is_late = |key: &&SessionKey| self.by_key.get(*key).is_some_and(|slot| slot.late);
-        let late: Vec<SessionKey> = row.keys.iter().filter(is_late).copied().collect();
+        let Some(row) = self.sessions.by_key(&key.session) else { return false };
+        let late = self.keys_of(row).filter(|(_, key)| key.late);
+        let late: Vec<Place> = late.map(|(place, _)| place).collect();
         for oldest in late.iter().take((late.len() + 1).saturating_sub(kept_max)) {
-            self.drop_key(oldest);
+            self.drop_key(*oldest);
         }
         self.put_key(key, None, true);
         true
@@ -169,14 +177,14 @@ impl Table {
     /// login has taken over since the store dropped it stays.
     pub(super) fn forget(&mut self, keys: &[SessionKey]) {
         for key in keys {
-            let Some(slot) = self.by_key.get(key) else { continue };
-            let entry = Arc::clone(&slot.entry);
+            self.drop_grave(key);
+            let Some((place, session, entry)) = self.owned(key) else { continue };
             if entry.counts() {
                 continue;
             }
-            self.drop_key(key);
-            if self.by_id.get(&entry.id).is_some_and(|row| row.keys.is_empty()) {
-                self.drop_row(&entry);
+            self.drop_key(place);
+            if self.sessions.get(session).first.is_none() {
+                self.drop_row(session);
             }
         }
     }
@@ -188,19 +196,22 @@ impl Table {
     pub(super) fn forget_pruned(&mut self, keys: &[(SessionKey, i64)]) -> Vec<CancellationToken> {
         let mut cut = Vec::new();
         for (key, seq) in keys {
-            let Some(slot) = self.by_key.get(key).filter(|slot| slot.version < *seq) else {
+            if self.graves.by_key(key).is_some_and(|grave| grave.version() < *seq) {
+                self.drop_grave(key);
+            }
+            let Some((place, session, entry)) = self.owned(key) else { continue };
+            if self.keys.get(place).version >= *seq {
                 continue;
-            };
-            let entry = Arc::clone(&slot.entry);
-            self.drop_key(key);
-            let late = |key| self.by_key.get(key).is_some_and(|slot| slot.late);
-            let Some(row) = self.by_id.get(&entry.id).filter(|row| row.keys.iter().all(late))
-            else {
+            }
+            self.drop_key(place);
+            let row = self.sessions.get(session);
+            if !self.keys_of(row).all(|(_, key)| key.late) {
                 continue;
-            };
-            row.keys.clone().iter().for_each(|key| self.drop_key(key));
+            }
+            let late: Vec<Place> = self.keys_of(row).map(|(place, _)| place).collect();
+            late.into_iter().for_each(|place| self.drop_key(place));
             cut.extend(entry.take_cut());
-            self.drop_row(&entry);
+            self.drop_row(session);
         }
         cut
     }
@@ -208,120 +219,229 @@ impl Table {
     /// Drops ended sessions whose keys have all gone to others, which nothing leads to any more.
     pub(super) fn drop_keyless(&mut self, ids: &[SessionId]) {
         for id in ids {
-            if let Some(row) = self.by_id.get(id)
-                && row.keys.is_empty()
-                && row.entry.ending().is_some()
-            {
-                self.by_id.remove(id);
+            let Some(place) = self.sessions.find(id) else { continue };
+            let Row { entry, first, .. } = self.sessions.get(place);
+            if first.is_none() && entry.as_ref().is_some_and(|entry| entry.ending().is_some()) {
+                self.sessions.remove(place);
             }
         }
     }
 
-    /// Entries after `cursor` in the order of ids, with whether they have keys.
-    pub(super) fn after(
-        &self,
-        cursor: Option<SessionId>,
-    ) -> impl Iterator<Item = (&Arc<Entry>, bool)> {
-        use std::ops::Bound;
-        let start = cursor.map_or(Bound::Unbounded, Bound::Excluded);
-        let rows = self.by_id.range((start, Bound::Unbounded));
-        rows.map(|(_, row)| (&row.entry, !row.keys.is_empty()))
+    /// Packs an ended session into graves, if nobody has it in hand. It comes back with the first
+    /// request that shows a key of it.
+    pub(super) fn bury(&mut self, id: SessionId) {
+        let Some(place) = self.sessions.find(&id) else { return };
+        let row = self.sessions.get(place);
+        let Some(entry) = row.entry.clone() else { return };
+        let Some(&Ending { at, reason, .. }) = entry.ending() else { return };
+        let keys: Vec<Place> = self.keys_of(row).map(|(place, _)| place).collect();
+        // The table's, and the one above.
+        let in_hand = Arc::strong_count(&entry) > 2;
+        if in_hand || keys.is_empty() || keys.iter().any(|key| self.exacts.contains_key(key)) {
+            return;
+        }
+        let user = entry.user.as_ref().map(|user| self.user_row(user));
+        let (logged_out, told) = entry.claimed();
+        let past =
+            if logged_out { Grave::LOGGED_OUT } else { 0 } | if told { Grave::TOLD } else { 0 };
+        let mut counts = Grave::COUNTS;
+        for key in keys {
+            let Some(row) = self.keys.remove(key) else { continue };
+            self.graves.insert(Grave::new(&row, id, user, (at, reason), past | counts));
+            counts = 0;
+            if let Some(user) = user {
+                self.users.get_mut(user).buried += 1;
+            }
+        }
+        self.sessions.remove(place);
+        self.buried += 1;
     }
 
-    fn change_user(&mut self, entry: &Arc<Entry>, session: &Session) -> Arc<Entry> {
+    pub(super) fn is_buried(&self, key: &SessionKey) -> bool {
+        self.graves.find(key).is_some()
+    }
+
+    /// Makes the session of a buried key one as all others.
+    pub(super) fn unearth(&mut self, key: &SessionKey) {
+        let Some(place) = self.graves.find(key) else { return };
+        let grave = self.graves.get(place);
+        let Some(key_use) = grave.key_use else { return };
+        let user = grave.user.and_then(|user| self.users.get(user).name.clone());
+        let (session, version, at) = (grave.session, grave.version(), grave.ended_at());
+        let end = Ending { at, reason: grave.reason, by: None, by_session: None };
+        let past = grave.past;
+        self.drop_grave(key);
+        if self.sessions.find(&session).is_none() {
+            self.put_session(&Session::ended_as(session, user, version, end));
+            if let Some(entry) = self.id(session) {
+                entry.claim(past & Grave::LOGGED_OUT != 0, (past & Grave::TOLD != 0).then_some(at));
+            }
+        }
+        let key = Key { key: *key, exact: *key, session, key_use, since: at };
+        self.put_key(&key, Some(version), false);
+    }
+
+    /// Sessions after `cursor` in the order of their places, with whether they have keys.
+    pub(super) fn after(
+        &self,
+        cursor: Option<Place>,
+    ) -> impl Iterator<Item = (Place, &Arc<Entry>, bool)> {
+        let rows = self.sessions.after(cursor);
+        rows.filter_map(|(place, row)| Some((place, row.entry.as_ref()?, row.first.is_some())))
+    }
+
+    fn entry_of(&self, session: &Session) -> Entry {
+        let limit = Arc::clone(self.limits.of(session.user.as_deref()));
+        Entry::new(session, self.interned(session.user.as_ref()), limit)
+    }
+
+    /// One name takes memory once.
+    fn interned(&self, user: Option<&User>) -> Option<User> {
+        let user = user?;
+        let known = self.users.by_key(user).and_then(|row| row.name.as_ref());
+        Some(Arc::clone(known.unwrap_or(user)))
+    }
+
+    fn change_user(&mut self, place: Place, entry: &Arc<Entry>, session: &Session) -> Arc<Entry> {
         let limit = Arc::clone(self.limits.of(session.user.as_deref()));
         let mut state = session.clone();
         // The ending goes through `Entry::end` like every other, or has come before.
         state.end = entry.ending().cloned();
-        let successor = Arc::new(entry.succeed(&state, limit));
-        if let Some(row) = self.by_id.get_mut(&entry.id) {
-            row.entry = Arc::clone(&successor);
-            for key in &row.keys {
-                if let Some(slot) = self.by_key.get_mut(key) {
-                    slot.entry = Arc::clone(&successor);
-                }
-            }
-        }
+        let user = self.interned(session.user.as_ref());
+        let successor = Arc::new(entry.succeed(&state, user, limit));
+        self.sessions.get_mut(place).entry = Some(Arc::clone(&successor));
         if entry.ending().is_none() {
-            self.remove_from_user(entry);
-            self.add_to_user(Arc::clone(&successor));
+            self.count_out(entry);
+            self.count_in(&successor);
         }
         successor
     }
 
-    fn add_to_user(&mut self, entry: Arc<Entry>) {
-        if let Some(user) = &entry.user {
-            let of_user = self.by_user.entry(Arc::clone(user)).or_default();
-            of_user.reserve_exact(1);
-            of_user.push(entry);
-        }
+    fn user_row(&mut self, user: &User) -> Place {
+        self.users.find(user).unwrap_or_else(|| {
+            self.users.insert(UserRow { name: Some(Arc::clone(user)), ..UserRow::default() })
+        })
     }
 
-    fn remove_from_user(&mut self, entry: &Entry) {
+    fn count_in(&mut self, entry: &Entry) {
         let Some(user) = &entry.user else { return };
-        if let Some(of_user) = self.by_user.get_mut(user) {
-            of_user.retain(|other| other.id != entry.id);
-            if of_user.is_empty() {
-                self.by_user.remove(user);
-            }
+        let place = self.user_row(user);
+        let row = self.users.get_mut(place);
+        row.live += 1;
+        self.users_live += usize::from(row.live == 1);
+    }
+
+    fn count_out(&mut self, entry: &Entry) {
+        let Some(place) = entry.user.as_ref().and_then(|user| self.users.find(user)) else {
+            return;
+        };
+        let row = self.users.get_mut(place);
+        row.live -= 1;
+        self.users_live -= usize::from(row.live == 0);
+        self.drop_user(place);
+    }
+
+    /// If nothing needs it any more.
+    fn drop_user(&mut self, place: Place) {
+        let row = self.users.get(place);
+        if row.live == 0 && row.buried == 0 {
+            self.users.remove(place);
         }
     }
 
-    fn drop_key(&mut self, key: &SessionKey) {
-        if let Some(slot) = self.by_key.remove(key)
-            && let Some(row) = self.by_id.get_mut(&slot.entry.id)
-        {
-            row.keys.retain(|known| known != key);
+    fn keys_of<'a>(&'a self, row: &Row) -> impl Iterator<Item = (Place, &'a KeyRow)> + use<'a> {
+        let places = std::iter::successors(row.first, |place| self.keys.get(*place).next);
+        places.map(|place| (place, self.keys.get(place)))
+    }
+
+    /// A key that is not buried, and whose it is.
+    fn owned(&self, key: &SessionKey) -> Option<(Place, Place, Arc<Entry>)> {
+        let place = self.keys.find(key)?;
+        let session = self.keys.get(place).session?;
+        Some((place, session, Arc::clone(self.sessions.get(session).entry.as_ref()?)))
+    }
+
+    fn link(&mut self, session: Place, key: Place) {
+        let row = self.sessions.get_mut(session);
+        let last = row.last.replace(key);
+        match last {
+            Some(last) => self.keys.get_mut(last).next = Some(key),
+            None => row.first = Some(key),
         }
     }
 
-    fn drop_row(&mut self, entry: &Entry) {
-        self.by_id.remove(&entry.id);
+    fn drop_key(&mut self, place: Place) {
+        let Some(session) = self.keys.get(place).session else { return };
+        let row = self.sessions.get(session);
+        let before = self.keys_of(row).find(|(_, key)| key.next == Some(place));
+        let before = before.map(|(before, _)| before);
+        let next = self.keys.get(place).next;
+        match before {
+            Some(before) => self.keys.get_mut(before).next = next,
+            None => self.sessions.get_mut(session).first = next,
+        }
+        let row = self.sessions.get_mut(session);
+        if row.last == Some(place) {
+            row.last = before;
+        }
+        self.exacts.remove(&place);
+        self.keys.remove(place);
+    }
+
+    fn drop_row(&mut self, place: Place) {
+        let Some(entry) = self.sessions.remove(place).and_then(|row| row.entry) else { return };
         if entry.ending().is_none() {
             self.live -= 1;
-            self.remove_from_user(entry);
+            self.count_out(&entry);
         }
     }
 
-    fn intern(&mut self, agent: Option<&str>) -> Option<Arc<str>> {
-        let agent = agent?;
-        if let Some(known) = self.agents.get(agent) {
-            return Some(Arc::clone(known));
+    fn drop_grave(&mut self, key: &SessionKey) {
+        let place = self.graves.find(key);
+        let Some(grave) = place.and_then(|place| self.graves.remove(place)) else { return };
+        if grave.past & Grave::COUNTS != 0 {
+            self.buried -= 1;
         }
-        if self.agents.len() >= AGENTS_MAX {
-            self.agents.clear();
+        if let Some(user) = grave.user {
+            self.users.get_mut(user).buried -= 1;
+            self.drop_user(user);
         }
-        let agent: Arc<str> = Arc::from(agent);
-        self.agents.insert(Arc::clone(&agent));
-        Some(agent)
     }
 
     /// The indexes agree. Run after each change in debug builds.
     pub(super) fn check_invariants(&self) {
-        if self.by_id.len() > CHECKED_MAX {
+        if self.sessions.len() + self.graves.len() > CHECKED_MAX {
             return;
         }
-        for (key, slot) in &self.by_key {
-            let row = self.by_id.get(&slot.entry.id);
-            let leads_there = row.is_some_and(|row| Arc::ptr_eq(&row.entry, &slot.entry));
-            assert!(leads_there, "key {key} leads to a session that is not the one by id");
-            assert!(row.is_some_and(|row| row.keys.contains(key)), "session misses its key {key}");
-        }
-        let keys: usize = self.by_id.values().map(|row| row.keys.len()).sum();
-        assert_eq!(keys, self.by_key.len(), "sessions and keys disagree");
-        let mut of_users = 0;
-        for (user, of_user) in &self.by_user {
-            assert!(!of_user.is_empty(), "a user without sessions is kept");
-            of_users += of_user.len();
-            for entry in of_user {
-                assert!(entry.ending().is_none(), "an ended session counts for its user");
-                assert_eq!(entry.user.as_ref(), Some(user));
-                assert!(self.id(entry.id).is_some_and(|known| Arc::ptr_eq(known, entry)));
+        let mut keys = 0;
+        let mut of_users: HashMap<&str, u32> = HashMap::new();
+        let mut live = 0;
+        for (place, row) in self.sessions.after(None) {
+            for (_, key) in self.keys_of(row) {
+                assert_eq!(key.session, Some(place), "a session links a key of another");
+                assert!(!self.is_buried(&key.key), "a key is in two places");
+                keys += 1;
+            }
+            assert_eq!(self.keys_of(row).last().map(|(place, _)| place), row.last);
+            let Some(entry) = row.entry.as_ref().filter(|entry| entry.ending().is_none()) else {
+                continue;
+            };
+            live += 1;
+            if let Some(user) = &entry.user {
+                *of_users.entry(user).or_default() += 1;
             }
         }
-        let live = self.by_id.values().filter(|row| row.entry.ending().is_none());
-        let (of_user, of_nobody): (Vec<_>, Vec<_>) = live.partition(|row| row.entry.user.is_some());
-        assert_eq!(of_user.len(), of_users, "a user misses a session");
-        assert_eq!(of_user.len() + of_nobody.len(), self.live, "live sessions are miscounted");
+        assert_eq!(keys, self.keys.len(), "a key leads to a session that does not know it");
+        assert_eq!(live, self.live, "live sessions are miscounted");
+        assert_eq!(of_users.len(), self.users_live, "users are miscounted");
+        for (place, row) in self.users.after(None) {
+            let name = row.name.as_deref().unwrap_or_default();
+            assert_eq!(row.live, of_users.get(name).copied().unwrap_or_default(), "{name}");
+            let buried = self.graves.after(None).filter(|(_, grave)| grave.user == Some(place));
+            assert_eq!(row.buried as usize, buried.count(), "{name}");
+            assert!(row.live + row.buried > 0, "a user without sessions is kept");
+        }
+        let counting = self.graves.after(None).filter(|(_, grave)| grave.past & Grave::COUNTS != 0);
+        assert_eq!(counting.count(), self.buried, "graves are miscounted");
     }
 }

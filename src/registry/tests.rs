@@ -87,6 +87,7 @@ fn changes_in_any_order_lead_to_the_same_sessions() {
             registry.apply(&changes[*index]);
         }
         let of_ann: Vec<SessionId> = registry.live_of("ann").iter().map(|entry| entry.id).collect();
+        assert_eq!(registry.count_of("ann"), 1);
         assert_eq!(of_ann, [id(3)], "{order:?}");
         // A key that came before its session is known leads nowhere or to where it belongs.
         for (number, session) in [(1, 2), (2, 3)] {
@@ -285,4 +286,90 @@ fn a_quarantined_key_is_dead_whatever_it_leads_to() {
     assert!(!registry.is_quarantined(key(1)));
     registry.quarantine(key(1));
     assert!(registry.is_quarantined(key(1)) && !registry.is_quarantined(key(2)));
+}
+
+/// Sweeps until everything was looked at.
+fn swept(registry: &Registry, now: Timestamp) {
+    loop {
+        registry.expired(now, 100);
+        if registry.sweep_after.lock().is_none() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_session_that_rests_is_buried_and_comes_back_as_dead_as_it_was() {
+    let registry = registry();
+    let superseded = Key { key_use: KeyUse::Superseded, ..bearer(2, 1) };
+    registry.apply(&change(&[live(1, Some("ann"), 1)], &[bearer(1, 1), superseded]));
+    registry.apply(&change(&[ended(1, Some("ann"), 2)], &[]));
+    let entry = registry.by_id(id(1)).unwrap();
+    assert!(entry.claim_app_logout() && entry.claim_use_after_end(Timestamp(1_000)));
+    swept(&registry, Timestamp(3_600_000));
+    assert!(registry.by_id(id(1)).is_some(), "somebody has it in hand");
+    drop(entry);
+    swept(&registry, Timestamp(600_999));
+    assert!(registry.by_id(id(1)).is_some(), "a client was told of late");
+    swept(&registry, Timestamp(601_000));
+    assert!(registry.by_id(id(1)).is_none());
+    assert_eq!(registry.counts(), Counts { live: 0, users: 0, tombstones: 1, keys: 2 });
+
+    let found = registry.lookup(key(2)).unwrap();
+    assert_eq!((found.entry.id, found.entry.user.as_deref()), (id(1), Some("ann")));
+    assert_eq!((found.key_use, found.exact), (KeyUse::Superseded, key(2)));
+    assert_eq!(found.entry.ending().unwrap().reason, EndReason::Logout);
+    assert!(!found.entry.claim_app_logout(), "it was logged out at the app");
+    assert!(found.entry.told_of_end().is_some());
+    assert!(Arc::ptr_eq(&found.entry, &registry.lookup(key(1)).unwrap().entry), "one session");
+    assert_eq!(registry.counts(), Counts { live: 0, users: 0, tombstones: 1, keys: 2 });
+}
+
+fn bury_one(registry: &Registry) {
+    registry.apply(&change(&[ended(1, Some("ann"), 2)], &[bearer(1, 1), bearer(2, 1)]));
+    swept(registry, Timestamp(3_600_000));
+    assert!(registry.by_id(id(1)).is_none());
+}
+
+#[test]
+fn the_keys_of_a_buried_session_go_to_others_or_are_pruned() {
+    let registry = registry();
+    bury_one(&registry);
+    // The app gave the same value to another session; an older word of the first one changes nothing.
+    registry.apply(&change(&[live(2, Some("bob"), 3)], &[bearer(1, 2)]));
+    assert!(!registry.add_late_key(bearer(2, 2), 5), "a dead key becomes no late one");
+    assert_eq!(registry.lookup(key(1)).unwrap().entry.id, id(2));
+    let old = Committed { key_seqs: vec![2], ..change(&[], &[bearer(1, 1)]) };
+    registry.apply(&old);
+    assert_eq!(registry.lookup(key(1)).unwrap().entry.id, id(2));
+    registry.forget(&[key(2)]);
+    assert!(registry.lookup(key(2)).is_none());
+    assert_eq!(registry.counts(), Counts { live: 1, users: 1, tombstones: 0, keys: 1 });
+}
+
+#[test]
+fn what_another_replica_pruned_is_no_longer_buried_either() {
+    let registry = registry();
+    bury_one(&registry);
+    let pruned = |seq| Committed { forgotten: vec![(key(1), seq)], ..Committed::default() };
+    registry.apply(&pruned(2));
+    assert_eq!(registry.counts().keys, 2, "it came back since");
+    registry.apply(&pruned(3));
+    assert_eq!(registry.counts().keys, 1);
+    assert!(registry.lookup(key(1)).is_none() && registry.lookup(key(2)).is_some());
+}
+
+#[test]
+fn a_key_with_other_bytes_than_its_name_keeps_them() {
+    let registry = registry();
+    let altered = Key { exact: key(70), ..bearer(1, 1) };
+    registry.apply(&change(&[live(1, Some("ann"), 1)], &[altered, bearer(2, 1)]));
+    assert_eq!(registry.lookup(key(1)).unwrap().exact, key(70));
+    assert_eq!(registry.bearers(id(1)), [(key(1), key(70)), (key(2), key(2))]);
+    registry.apply(&change(&[ended(1, Some("ann"), 2)], &[]));
+    swept(&registry, Timestamp(3_600_000));
+    assert_eq!(registry.lookup(key(1)).unwrap().exact, key(70));
+    registry.forget(&[key(1)]);
+    registry.apply(&change(&[live(3, Some("ann"), 3)], &[bearer(3, 3)]));
+    assert_eq!(registry.lookup(key(3)).unwrap().exact, key(3), "its place was another's");
 }

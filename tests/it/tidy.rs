@@ -72,7 +72,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
     ],
     &[
         ("decide", &[]),
-        ("registry", &["bounded", "entry", "table"]),
+        ("registry", &["arena", "bounded", "entry", "records", "table"]),
         ("set_cookie", &[]),
         ("settings", &["store", "strictness", "upstream"]),
     ],

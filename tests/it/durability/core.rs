@@ -80,7 +80,7 @@ impl Feed for WatchedFeed {
         let users: Vec<_> = change.sessions.iter().filter_map(|one| one.user.clone()).collect();
         self.inner.committed(change);
         for user in users {
-            let live = self.inner.registry.live_of(&user).len();
+            let live = self.inner.registry.count_of(&user);
             self.most_live.fetch_max(live, Ordering::Relaxed);
         }
     }

@@ -1,6 +1,7 @@
 //! Registry, decisions and store against the naive model. Random logins, uses, logouts, ends, sweeps, restarts and clock steps.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use headcount::clock::{Clock as _, ManualClock};
@@ -270,13 +271,16 @@ impl World {
 }
 
 /// What memory knows, in an order of its own.
-fn snapshot(core: &Core) -> (Vec<headcount::session::Session>, headcount::registry::Counts) {
+fn snapshot(core: &Core) -> (Vec<impl PartialEq + Debug + use<>>, headcount::registry::Counts) {
     let registry = core.registry();
     let mut sessions: Vec<_> = USERS
         .iter()
         .flat_map(|user| registry.live_of(user))
-        .map(|entry| entry.snapshot())
+        .map(|entry| {
+            let times = (entry.renewed_at(), entry.last_seen_at(), entry.change_seq());
+            (entry.id, entry.user.clone(), times, entry.would_end())
+        })
         .collect();
-    sessions.sort_by_key(|session| session.id);
+    sessions.sort_by_key(|session| session.0);
     (sessions, registry.counts())
 }
