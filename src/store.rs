@@ -158,8 +158,8 @@ pub enum StoreError {
     /// The database reported an error.
     #[error("the store failed")]
     Database(#[from] sqlx::Error),
-    /// A row does not make sense.
-    #[error("the store holds an unreadable row: {0}")]
+    /// The file is damaged, or a row does not make sense.
+    #[error("the store is damaged, or holds what this version cannot read: {0}")]
     Corrupt(String),
 }
 

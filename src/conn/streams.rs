@@ -23,11 +23,16 @@ use crate::idle::Alarm;
 const TICK: Duration = Duration::from_millis(250);
 /// `since_ms` of an answer that waits for the app.
 const NOT_SENDING: u64 = u64::MAX;
+/// What hyper gets at once. It asks for more when that is sent: progress is seen in such steps, and they
+/// are no smaller than a frame.
+const PIECE: usize = 16 * 1024;
 
 /// One per connection.
 #[derive(Debug)]
 pub(crate) struct Streams {
     started: Instant,
+    /// When the client last took a piece of some answer.
+    moved_ms: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -62,6 +67,12 @@ struct Sending {
     cut: Option<CancellationToken>,
 }
 
+impl Sending {
+    fn is_cut(&self) -> bool {
+        self.cut.as_ref().is_some_and(CancellationToken::is_cancelled)
+    }
+}
+
 /// What the connection should do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Advice {
@@ -83,7 +94,7 @@ impl Streams {
             abandoned: false,
             waker: None,
         };
-        Arc::new(Self { started: now, inner: Mutex::new(inner) })
+        Arc::new(Self { started: now, moved_ms: AtomicU64::new(0), inner: Mutex::new(inner) })
     }
 
     /// A request has come; `keep` lives as long as it is in flight.
@@ -119,14 +130,18 @@ impl Streams {
             return if over { Advice::Finish } else { Advice::GoOn };
         }
         let mut stuck = false;
+        // One answer that is held up is not worth the others, as long as these move.
+        let quiet = Duration::from_millis(
+            self.now_ms().saturating_sub(self.moved_ms.load(Ordering::Acquire)),
+        );
         for sending in &inner.sending {
             let since_ms = sending.since_ms.load(Ordering::Acquire);
             if since_ms == NOT_SENDING {
                 continue;
             }
             let waited = (self.started + Duration::from_millis(since_ms)).elapsed();
-            let cut = sending.cut.as_ref().is_some_and(CancellationToken::is_cancelled);
-            if waited >= deadlines.write_stall || (cut && waited >= TICK) {
+            let stalled = waited.min(quiet) >= deadlines.write_stall;
+            if stalled || (sending.is_cut() && waited >= TICK) {
                 return Advice::Abort;
             }
             stuck = true;
@@ -195,7 +210,7 @@ impl Stream {
     pub(crate) fn wrap(self, response: Response<Body>) -> Response<Watched> {
         response.map(|body| {
             let sending = (!body.is_end_stream()).then(|| self.sending(body.cut().cloned()));
-            Watched { body, sending, stream: self }
+            Watched { body, rest: Bytes::new(), sending, stream: self }
         })
     }
 
@@ -205,11 +220,13 @@ impl Stream {
         sending
     }
 
-    /// Whether there is something now that the client has not taken.
+    /// Whether there is something now that the client has not taken. What there was before, it has.
     fn note(&self, sending: &Sending, waits: bool) {
-        let since = if waits { self.streams.now_ms() } else { NOT_SENDING };
-        let before = sending.since_ms.swap(since, Ordering::AcqRel);
-        if before == NOT_SENDING && waits {
+        let now = self.streams.now_ms();
+        let before = sending.since_ms.swap(if waits { now } else { NOT_SENDING }, Ordering::AcqRel);
+        if before != NOT_SENDING {
+            self.streams.moved_ms.store(now, Ordering::Release);
+        } else if waits {
             self.streams.inner.lock().wake();
         }
     }
@@ -230,6 +247,8 @@ impl Drop for Stream {
 #[derive(Debug)]
 pub(crate) struct Watched {
     body: Body,
+    /// Of a piece that was larger than hyper gets at once.
+    rest: Bytes,
     sending: Option<Arc<Sending>>,
     stream: Stream,
 }
@@ -243,7 +262,20 @@ impl HttpBody for Watched {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        if this.sending.as_ref().is_some_and(|sending| sending.is_cut()) {
+            this.rest.clear();
+        }
+        let polled = if this.rest.is_empty() {
+            Pin::new(&mut this.body).poll_frame(cx).map_ok(|frame| match frame.into_data() {
+                Ok(data) => {
+                    this.rest = data;
+                    next_piece(&mut this.rest)
+                }
+                Err(frame) => frame,
+            })
+        } else {
+            Poll::Ready(Some(Ok(next_piece(&mut this.rest))))
+        };
         if let Some(sending) = &this.sending {
             this.stream.note(sending, polled.is_ready());
         }
@@ -251,17 +283,27 @@ impl HttpBody for Watched {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (mut hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint.set_lower(hint.lower().saturating_add(rest));
+        hint
     }
+}
+
+fn next_piece(rest: &mut Bytes) -> Frame<Bytes> {
+    Frame::data(rest.split_to(rest.len().min(PIECE)))
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
         if let Some(sending) = &self.sending {
+            self.stream.note(sending, false);
             let sendings = &mut self.stream.streams.inner.lock().sending;
             sendings.retain(|other| !Arc::ptr_eq(other, sending));
         }

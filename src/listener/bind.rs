@@ -68,6 +68,15 @@ pub fn bind(address: &ListenAddress, reuse_port: bool, unix_mode: u32) -> io::Re
     }
 }
 
+/// Fails if anybody listens there, also another process that would share the address: it would take
+/// some of the connections, and count by itself.
+pub(super) fn only_one(address: &ListenAddress) -> io::Result<()> {
+    let ListenAddress::Tcp(address) = address else { return Ok(()) };
+    let socket = RawSocket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&(*address).into())
+}
+
 /// In place of a socket that nobody listens on any more.
 fn bind_unix(path: &Path, mode: u32) -> io::Result<StdUnixListener> {
     let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;

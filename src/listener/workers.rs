@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::bind::SocketFile;
+use super::bind::{SocketFile, only_one};
 use super::pulse::BEAT;
 use super::{Edge, Inherited, Listening, Service, bind, serve};
 use crate::lifecycle::Lifecycle;
@@ -120,8 +120,13 @@ fn bind_all(
     let mut addresses = Vec::with_capacity(settings.listen.len());
     let mut files = Vec::new();
     let mut listeners: Vec<Vec<Listening>> = (0..workers).map(|_| Vec::new()).collect();
-    for wanted in &settings.listen {
-        let passed_on = inherited.take(wanted);
+    let passed_on: Vec<_> = settings.listen.iter().map(|wanted| inherited.take(wanted)).collect();
+    // All of them before any is bound: `0.0.0.0` and `[::]` share a port with each other.
+    for (wanted, _) in settings.listen.iter().zip(&passed_on).filter(|(_, passed)| passed.is_none())
+    {
+        only_one(wanted)?;
+    }
+    for (wanted, passed_on) in settings.listen.iter().zip(passed_on) {
         let ours = passed_on.is_none();
         let first = passed_on.map_or_else(|| bind(wanted, workers > 1, settings.unix_mode), Ok)?;
         // Port 0 becomes a real one with the first.

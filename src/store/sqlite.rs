@@ -1,6 +1,7 @@
 //! The SQLite store: opening the file, and the handle whose calls travel to the writer.
 //! The writer is in `sqlite/writer.rs`, statements and row mapping in `sqlite/{rows,prune}.rs`.
 
+mod place;
 mod prune;
 mod rows;
 mod writer;
@@ -26,6 +27,7 @@ use crate::session::{Key, Session, SessionId, SessionKey, Timestamp};
 use crate::store::{
     CookieShape, Decide, Decision, Feed, Listing, Retention, Scope, Store, StoreError, Take,
 };
+use place::Place;
 use rows::Database;
 use writer::{Command, Reply, Writer};
 
@@ -52,7 +54,7 @@ pub async fn open(
     feed: Arc<dyn Feed>,
 ) -> Result<Arc<dyn Store>, StoreError> {
     create_private(path).map_err(|error| unusable(path, &error))?;
-    Ok(Arc::new(start(take(path).await?, timeout_ms, feed).await?))
+    Ok(Arc::new(start(take(path).await?, path, timeout_ms, feed).await?))
 }
 
 /// The file, ours alone, whole and up to date.
@@ -66,13 +68,15 @@ pub(super) async fn take(path: &Path) -> Result<SqliteConnection, StoreError> {
 
 async fn start(
     connection: SqliteConnection,
+    path: &Path,
     timeout_ms: u64,
     feed: Arc<dyn Feed>,
 ) -> Result<SqliteStore, StoreError> {
     let statements = Arc::new(AtomicU64::new(0));
     let database = Database::new(connection, Arc::clone(&statements));
     let (commands, queue) = mpsc::channel(COMMANDS_MAX);
-    let writer = Writer::new(database, feed, queue).await?;
+    let place = Place::of(path).map_err(|error| unusable(path, &error))?;
+    let writer = Writer::new(database, place, feed, queue).await?;
     tokio::spawn(writer.run());
     Ok(SqliteStore { commands, timeout_ms, statements })
 }

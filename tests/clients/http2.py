@@ -35,6 +35,9 @@ class Client:
         self.seen = {"status": None, "headers": [], "body": "", "reset": None, "goaway": None}
         self.seen.update(closed=False, statuses=[], bytes=0)
         self.ahead = b""
+        self.keep = 4096
+        self.pause = 0.0
+        self.held = set()
 
     def start(self, settings=None):
         if settings:
@@ -105,9 +108,10 @@ class Client:
             seen["headers"] = event.headers
         elif isinstance(event, h2.events.DataReceived):
             seen["bytes"] += len(event.data)
-            if seen["bytes"] < 4096:
+            if seen["bytes"] < self.keep:
                 seen["body"] += event.data.decode(errors="replace")
-            if take and event.flow_controlled_length:
+            if take and event.flow_controlled_length and event.stream_id not in self.held:
+                time.sleep(self.pause)
                 self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.StreamReset):
             seen["reset"] = int(event.error_code)
@@ -115,6 +119,10 @@ class Client:
             seen["ended"] = True
         elif isinstance(event, h2.events.ConnectionTerminated):
             seen["goaway"] = int(event.error_code)
+
+
+# What an echo is tried with.
+PATTERN = b"".join(b"%d," % number for number in range(4000))
 
 
 def answered(seen):
@@ -400,6 +408,48 @@ def run(client, case):
         client.start({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1024})
         request(client, replaced(path="/stream"))
         client.read(lambda seen: False, take=False)
+    elif case.startswith("narrow "):
+        # A window of so many bytes, opened again after so many seconds each time.
+        _, window, pause, path = case.split(" ")
+        client.keep, client.pause = 1 << 20, float(pause)
+        client.start({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: int(window)})
+        request(client, replaced(path=path))
+        client.read(answered, seconds=60)
+    elif case == "held_beside":
+        # One answer that nobody takes, and others that are taken; then nothing any more.
+        client.start({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1024})
+        client.held.add(request(client, replaced(path="/stream")))
+        for number in range(12):
+            request(client, HEAD)
+            client.read(lambda seen: len(seen["statuses"]) >= number + 2)
+            time.sleep(0.25)
+        seen["busy"] = not seen["closed"] and seen["goaway"] is None
+        seen["moved"] = time.monotonic()
+        client.read(lambda seen: False)
+        seen["quiet"] = time.monotonic() - seen["moved"]
+    elif case.startswith("pouring "):
+        # So many answers, of which a byte each is taken.
+        client.start({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1})
+        client.read(lambda seen: client.h2.remote_settings.max_concurrent_streams < 1000)
+        count = int(case.removeprefix("pouring "))
+        for _ in range(count):
+            request(client, replaced(path="/pour"))
+        client.read(lambda seen: seen["bytes"] >= count, take=False)
+        print("holding", flush=True)
+        client.read(lambda seen: False, seconds=60, take=False)
+    elif case.startswith("websocket_narrow "):
+        client.keep = 1 << 20
+        client.start({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1})
+        client.read(lambda seen: client.h2.remote_settings.max_concurrent_streams < 1000)
+        head = replaced(method="CONNECT", path="/ws") + [("sec-websocket-version", "13")]
+        head.insert(1, (":protocol", "websocket"))
+        head.append(("cookie", case.removeprefix("websocket_narrow ")))
+        stream = request(client, head, end=False)
+        client.read(lambda seen: seen["status"] is not None or answered(seen))
+        client.h2.send_data(stream, PATTERN[:3000])
+        client.h2.end_stream(stream)
+        client.flush()
+        client.read(answered, seconds=60)
     elif case.startswith("held "):
         # Signed in, a stream that nobody takes; closed when the session ends.
         client.start({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1024})

@@ -10,6 +10,7 @@ mod proxy_protocol;
 mod scan;
 mod tls;
 mod unix;
+mod windows;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -42,6 +43,23 @@ fn answer(request: &Arrived) -> Reply {
             Reply::page("302 Found", &["Location: /", &cookie], "")
         }
         "/hang" => Reply::Hang,
+        "/bytes" => Reply::page("200 OK", &[], &numbers(100_000)),
+        "/many" => Reply::page("200 OK", &[], &numbers(250_000)),
+        "/few" => Reply::page("200 OK", &[], &numbers(5_000)),
+        "/events" => Reply::Stream(Box::new(|stream| {
+            use std::io::Write as _;
+            let _ = stream.write_all(EVENTS_HEAD);
+            for number in 0..300 {
+                let event = format!("data: {number}\n\n");
+                let _ = write!(stream, "{:x}\r\n{event}\r\n", event.len());
+            }
+            let _ = stream.write_all(b"0\r\n\r\n");
+        })),
+        "/pour" => Reply::Stream(Box::new(|stream| {
+            use std::io::Write as _;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n");
+            while stream.write_all(&[b'x'; 64 * 1024]).is_ok() {}
+        })),
         "/ws/flood" if request.header("upgrade") == Some("websocket") => {
             let key = request.header("sec-websocket-key").unwrap_or_default().to_owned();
             Reply::Stream(Box::new(move |stream| pour(stream, &key)))
@@ -74,6 +92,16 @@ fn answer(request: &Arrived) -> Reply {
             Reply::page("200 OK", &["Content-Type: application/json"], &said.to_string())
         }
     }
+}
+
+const EVENTS_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+    Transfer-Encoding: chunked\r\n\r\n";
+
+/// So many characters, of which none can be missing or twice without being noticed.
+fn numbers(length: usize) -> String {
+    let mut text: String = (0..length).map(|number| format!("{number},")).collect();
+    text.truncate(length);
+    text
 }
 
 /// Opens a WebSocket; `key` is answered as RFC 6455 §4.2.2 wants it.

@@ -6,6 +6,7 @@ mod drain;
 mod load;
 mod reload;
 mod restart;
+mod store;
 
 use std::io::Write as _;
 use std::net::SocketAddr;

@@ -2,6 +2,7 @@
 //! the real one before a scripted app; every limit is hit over the wire.
 
 mod addresses;
+mod confined;
 mod deadlines;
 mod files;
 mod logins;
@@ -10,6 +11,7 @@ mod memory;
 mod overload;
 mod reasons;
 mod slow;
+mod worst;
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};

@@ -378,12 +378,12 @@ fn shown(lines: &[String]) -> String {
 }
 
 #[test]
-fn the_app_sees_what_was_judged_and_nobody_gets_an_answer_of_another() {
+fn soak_the_app_sees_what_was_judged_and_nobody_gets_an_answer_of_another() {
     let sentinels = if soak() { 1_000_000 } else { 100_000 };
     assert_agreement(Ipv4Addr::LOCALHOST.into(), 1, sentinels, true);
 }
 
 #[test]
-fn over_ipv6_it_is_the_same() {
+fn soak_over_ipv6_it_is_the_same() {
     assert_agreement(Ipv6Addr::LOCALHOST.into(), if soak() { 1 } else { 7 }, 8_000, false);
 }

@@ -62,6 +62,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
                 "postgres/write",
                 "postgres/writer",
                 "sqlite",
+                "sqlite/place",
                 "sqlite/prune",
                 "sqlite/rows",
                 "sqlite/writer",
@@ -435,6 +436,24 @@ fn long_functions(path: &str, text: &str) -> Vec<String> {
         }
     }
     faults
+}
+
+/// `make soak` runs what has the word in its name.
+#[test]
+fn what_is_longer_in_a_soak_is_found_by_its_name() {
+    let asks = concat!("soak", "()");
+    let mut faults = Vec::new();
+    for path in rust_files(&top().join("tests/it")) {
+        let text = read(&path);
+        for test in text.split("\n#[test]\n").skip(1) {
+            let body = test.split("\n}\n").next().unwrap_or_default();
+            let name = body.split_once("fn ").map_or(String::new(), |(_, rest)| word(rest));
+            if body.contains(asks) && !name.contains("soak") {
+                faults.push(format!("{path}: {name}"));
+            }
+        }
+    }
+    none(&faults);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Keys and defaults of `[server]`: addresses, limits on sizes and counts, times.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 
@@ -120,14 +121,21 @@ fn http2_limits(limits: &mut Table<'_>) -> Http2Limits {
 /// Addresses and unix sockets to listen on.
 fn listen_addresses(server: &mut Table<'_>, context: &Context<'_>) -> Vec<At<ListenAddress>> {
     let allowed = "an IP address and a port, like \"127.0.0.1:8080\" or \"[::1]:8080\", or a \
-                   socket, like \"unix:/run/headcount.sock\"";
+                   socket, like \"unix:/run/headcount.sock\", its path of at most 107 bytes";
     addresses(server, "listen", "127.0.0.1:8080", allowed, |value| {
         match value.strip_prefix("unix:") {
-            Some("") => None,
-            Some(path) => Some(ListenAddress::Unix(context.folder.join(path))),
+            Some(path) => socket_path(context, path).map(ListenAddress::Unix),
             None => value.parse().ok().map(ListenAddress::Tcp),
         }
     })
+}
+
+/// The path of a unix socket, if a socket can have it.
+pub(super) fn socket_path(context: &Context<'_>, path: &str) -> Option<PathBuf> {
+    // What `sockaddr_un` has room for, with a NUL behind it.
+    const LENGTH_MAX: usize = 107;
+    let whole = context.folder.join(path);
+    (!path.is_empty() && whole.as_os_str().len() <= LENGTH_MAX).then_some(whole)
 }
 
 /// One or several addresses, as `read` understands them.

@@ -8,7 +8,7 @@ use crate::settings::{AppHttp, AppTlsSettings, CertificateFiles, ListenAddress, 
 use crate::tls::AppTls;
 
 use super::super::reader::{At, Table};
-use super::server::{DAY, KIB, MIB, PATIENCE, SECOND, to_usize};
+use super::server::{DAY, KIB, MIB, PATIENCE, SECOND, socket_path, to_usize};
 use super::{Context, strictness};
 
 const URL: &str = "\"http://HOST:PORT\", \"https://HOST:PORT\" or \"unix:/PATH\" of the app, like \
@@ -89,8 +89,7 @@ fn app(upstream: &mut Table<'_>, listen: &[ListenAddress], context: &Context<'_>
         return App::default();
     };
     let here = "is the address Headcount itself listens on (`server.listen`)";
-    if let Some(path) = value.strip_prefix("unix:").filter(|path| !path.is_empty()) {
-        let path = context.folder.join(path);
+    if let Some(path) = value.strip_prefix("unix:").and_then(|path| socket_path(context, path)) {
         if listen.iter().any(|listen| matches!(listen, ListenAddress::Unix(at) if *at == path)) {
             upstream.wrong("url", &at, here, URL);
         }

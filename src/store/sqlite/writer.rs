@@ -3,9 +3,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 
+use super::place::Place;
 use super::prune::{self, Cursor};
 use super::rows::{self, Database};
 use crate::session::{Key, Session, SessionId, SessionKey, Timestamp};
@@ -16,6 +19,8 @@ use crate::store::{
 
 /// Commands committed with one fsync.
 const BATCH_MAX: usize = 128;
+/// How often a look is taken at whether the files are still there, when nothing is written.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Where the answer goes. Nobody may be waiting any more; the command completes all the same.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -57,24 +62,38 @@ pub(super) struct Writer {
     /// A savepoint could not be opened or closed: nothing more may run, nor may the batch commit.
     /// SQLite has then perhaps rolled back by itself (disk full), and what runs now would commit.
     broken: Option<Arc<sqlx::Error>>,
+    place: Place,
+    /// The thread behind the connection has ended: no statement runs any more.
+    crashed: bool,
 }
 
 impl Writer {
     pub(super) async fn new(
         mut database: Database,
+        place: Place,
         feed: Arc<dyn Feed>,
         queue: mpsc::Receiver<Command>,
     ) -> Result<Self, StoreError> {
         let given = rows::sequences(&mut database).await?;
-        let cursor = Cursor::default();
-        Ok(Self { database, feed, queue, given, stored: given, cursor, broken: None })
+        let (stored, cursor, broken, crashed) = (given, Cursor::default(), None, false);
+        Ok(Self { database, feed, queue, given, stored, cursor, broken, place, crashed })
     }
 
-    /// Runs until closed or until every handle is gone.
+    /// Runs until closed, until every handle is gone, or until nothing can be stored for good: whoever
+    /// waits then is told that the store has stopped.
     pub(super) async fn run(mut self) {
         let mut waiting = Vec::with_capacity(BATCH_MAX);
         let mut closers = Vec::new();
-        while self.queue.recv_many(&mut waiting, BATCH_MAX).await > 0 {
+        let mut looks = tokio::time::interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.is_lost() {
+            let taken = tokio::select! {
+                taken = self.queue.recv_many(&mut waiting, BATCH_MAX) => taken,
+                _ = looks.tick() => continue,
+            };
+            if taken == 0 || self.is_lost() {
+                break;
+            }
             let mut batch = Vec::with_capacity(waiting.len());
             for command in waiting.drain(..) {
                 match command {
@@ -90,19 +109,34 @@ impl Writer {
                 self.run_batch(batch).await;
             }
         }
-        let closed = self.database.close().await;
-        if let Err(error) = closed {
+        if let Err(error) = self.database.close().await {
             tracing::error!(%error, "the store did not close cleanly");
+        }
+        if let Err(error) = self.place.set_log_aside() {
+            tracing::error!(%error, "the log of the old store is in the way of the new one");
         }
         for reply in closers {
             let _ = reply.send(Ok(()));
         }
     }
 
+    /// Whether what is stored now would not be there at the next start.
+    fn is_lost(&self) -> bool {
+        if let Some(path) = self.place.lost() {
+            tracing::error!(path = %path.display(), "the store was removed or replaced");
+            return true;
+        }
+        if self.crashed {
+            tracing::error!("the connection to the store has ended");
+        }
+        self.crashed
+    }
+
     /// One transaction for all of `batch`; the feed and the callers hear of it after the commit.
     async fn run_batch(&mut self, batch: Vec<Command>) {
         if let Err(error) = self.database.run("BEGIN IMMEDIATE").await {
             self.roll_back().await;
+            self.crashed = matches!(error, sqlx::Error::WorkerCrashed);
             let error = Arc::new(error);
             batch.into_iter().for_each(|command| command.fail(&error));
             return;

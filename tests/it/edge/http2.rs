@@ -11,14 +11,14 @@ const SHOP: &str = "https://shop.test/";
 
 /// What the Python client saw of one case.
 #[track_caller]
-fn case(proxy: &Proxy, case: &str) -> Value {
+pub(super) fn case(proxy: &Proxy, case: &str) -> Value {
     let (port, ca) = (proxy.address.port().to_string(), pki("ca.pem"));
     let said = python("http2.py", &[&port, ca.to_str().unwrap(), case]);
     serde_json::from_str(said.lines().last().unwrap()).unwrap()
 }
 
 /// A case that goes on while the test does something.
-struct Held {
+pub(super) struct Held {
     child: std::process::Child,
     lines: BufReader<std::process::ChildStdout>,
 }
@@ -26,7 +26,7 @@ struct Held {
 impl Held {
     /// Starts it and waits until it has begun.
     #[track_caller]
-    fn start(proxy: &Proxy, case: &str) -> Self {
+    pub(super) fn start(proxy: &Proxy, case: &str) -> Self {
         let mut child = Command::new(top().join(".venv/bin/python"))
             .arg(top().join("tests/clients/http2.py"))
             .arg(proxy.address.port().to_string())
@@ -43,7 +43,7 @@ impl Held {
     }
 
     /// Ends it before it is over.
-    fn stop(mut self) {
+    pub(super) fn stop(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -290,7 +290,7 @@ fn connections_on_which_nothing_happens_are_closed() {
 
 /// The cookie with which somebody has signed in.
 #[track_caller]
-fn signed_in(proxy: &Proxy, user: &str) -> String {
+pub(super) fn signed_in(proxy: &Proxy, user: &str) -> String {
     let answer = Curl::new(proxy, &["--http2"]).sign_in("https://shop.test", user);
     let line = answer.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
     line.split(';').next().unwrap().to_owned()

@@ -66,7 +66,7 @@ fn sslyze_finds_what_mozilla_asks_for() {
 }
 
 #[test]
-fn testssl_finds_nothing_wrong() {
+fn soak_testssl_finds_nothing_wrong() {
     let app = app();
     let proxy = proxy(&app, &format!("{}{IMPATIENT}", tls("shop")));
     let found = TempDir::new().unwrap();

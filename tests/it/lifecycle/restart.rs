@@ -87,6 +87,44 @@ fn a_socket_that_no_key_is_for_is_an_error() {
     assert!(said.contains(&format!("passed on a socket for {address}")), "{said}");
 }
 
+/// Two that shared an address would get some of the connections each, and count for themselves.
+#[test]
+fn a_second_one_on_the_same_address_does_not_start() {
+    let app = app("app");
+    let first = proxy(&app, "limit.max_sessions = 1\nserver.workers = 2");
+    let folder = tempfile::tempdir().unwrap();
+    for address in [first.address.to_string(), format!("0.0.0.0:{}", first.address.port())] {
+        let toml = format!(
+            "server.listen = \"{address}\"\nserver.workers = 2\napp.preset = \"django\"\n\
+             upstream.url = \"http://127.0.0.1:9\"\nlimit.max_sessions = 1\n"
+        );
+        std::fs::write(folder.path().join("headcount.toml"), toml).unwrap();
+        let output = std::process::Command::new("timeout")
+            .args(["20", env!("CARGO_BIN_EXE_headcount"), "serve", "-c", "headcount.toml"])
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
+        assert!(said.contains("in use"), "{said}");
+    }
+}
+
+#[test]
+fn all_addresses_of_both_kinds_are_listened_on_at_once() {
+    let app = app("app");
+    let port = TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();
+    let listen = format!("server.listen = [\"0.0.0.0:{port}\", \"[::]:{port}\"]");
+    let proxy = proxy(&app, &format!("limit.max_sessions = 1\nserver.workers = 2\n{listen}"));
+    for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+        let address: SocketAddr = address.parse().unwrap();
+        let mut connection = Connection::open(address).unwrap();
+        assert!(ask(&mut connection, address, "/").unwrap().starts_with("app"), "{address}");
+    }
+    drop(proxy);
+}
+
 /// What a service manager hears, in order.
 struct Supervisor {
     socket: UnixDatagram,

@@ -9,18 +9,18 @@ use std::time::Instant;
 
 use super::*;
 
-const KIB: u64 = 1024;
-const MIB: u64 = 1024 * KIB;
+pub(super) const KIB: u64 = 1024;
+pub(super) const MIB: u64 = 1024 * KIB;
 
 /// An app that keeps nothing of what it is asked: it answers each head, and reads or not.
-struct Plain {
-    address: SocketAddr,
+pub(super) struct Plain {
+    pub(super) address: SocketAddr,
     stopped: Arc<AtomicBool>,
 }
 
 /// What the app does on a connection.
 #[derive(Clone, Copy)]
-enum Does {
+pub(super) enum Does {
     /// Answers each request without a body.
     Answer,
     /// Reads all, and answers at the end of the connection's first request.
@@ -29,10 +29,12 @@ enum Does {
     Stop,
     /// Answers without end.
     Pour,
+    /// Does what the path says: `/stop`, `/pour`, else [`Self::Answer`].
+    Asked,
 }
 
 impl Plain {
-    fn start(does: Does) -> Self {
+    pub(super) fn start(does: Does) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let app = Self { address: listener.local_addr().unwrap(), stopped: Arc::new(false.into()) };
         let stopped = Arc::clone(&app.stopped);
@@ -66,10 +68,16 @@ impl Does {
         while let Ok(length @ 1..) = stream.read(&mut piece) {
             tail.extend_from_slice(&piece[..length]);
             let heads = tail.windows(4).filter(|window| *window == b"\r\n\r\n").count();
+            let does = match self {
+                Self::Asked if tail.starts_with(b"POST /stop") => Self::Stop,
+                Self::Asked if tail.starts_with(b"GET /pour") => Self::Pour,
+                Self::Asked => Self::Answer,
+                does => does,
+            };
             tail.drain(..tail.len().saturating_sub(3));
-            match self {
+            match does {
                 Self::Swallow => {}
-                Self::Answer => {
+                Self::Answer | Self::Asked => {
                     for _ in 0..heads {
                         if stream.write_all(ANSWER).is_err() {
                             return;
@@ -200,12 +208,13 @@ fn soak_cookies_names_and_paths_that_nobody_issued_leave_nothing_behind() {
 }
 
 /// Spread over all values, never the same twice.
-fn random(thread: u64, number: u64) -> u64 {
+pub(super) fn random(thread: u64, number: u64) -> u64 {
     (number << 8 | thread).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
 }
 
 #[test]
-fn logins_for_names_that_the_app_refuses_leave_nothing_behind() {
+fn soak_logins_for_names_that_the_app_refuses_leave_nothing_behind() {
+    let _alone = alone();
     let requests = if soak() { 1_000_000 } else { 10_000 };
     let (_app, proxy) = start(Does::Answer, "");
     let before = warmed(&proxy);
@@ -263,7 +272,8 @@ fn heads_without_end_are_held_up_to_their_limit() {
 }
 
 #[test]
-fn a_body_of_any_size_streams_through() {
+fn soak_a_body_of_any_size_streams_up() {
+    let _alone = alone();
     let (app, proxy) = start(Does::Swallow, "upstream.timeouts.first_byte = \"2s\"\n");
     let before = proxy.memory();
     let size = if soak() { 1024 * MIB } else { 256 * MIB };
@@ -286,6 +296,25 @@ fn a_body_of_any_size_streams_through() {
     );
     assert_eq!(raw::status(&raw::raw(proxy.address, login.as_bytes())), 413);
     drop(app);
+}
+
+#[test]
+fn soak_a_body_of_any_size_streams_down() {
+    let _alone = alone();
+    let (_app, proxy) = start(Does::Pour, "");
+    let before = proxy.memory();
+    let size = if soak() { 1024 * MIB } else { 256 * MIB };
+    let mut stream = raw::connect(proxy.address);
+    stream.write_all(GET).unwrap();
+    let (mut most, mut piece) = (0, vec![0; MIB as usize]);
+    for _ in 0..size / MIB {
+        stream.read_exact(&mut piece).unwrap();
+        most = most.max(proxy.memory());
+    }
+    println!("{size} bytes down: {} KiB more at most", most.saturating_sub(before) / KIB);
+    assert!(most.saturating_sub(before) <= 4 * MIB, "{most} bytes");
+    drop(stream);
+    all_released(&proxy);
 }
 
 #[test]

@@ -155,56 +155,56 @@ fn assert_agrees(server: &str, share: usize) {
 }
 
 #[test]
-fn aiohttp_sees_what_was_judged() {
+fn soak_aiohttp_sees_what_was_judged() {
     assert_agrees("aiohttp", 0);
 }
 
 #[test]
-fn apache_sees_what_was_judged() {
+fn soak_apache_sees_what_was_judged() {
     assert_agrees("apache", 2);
 }
 
 #[test]
-fn express_sees_what_was_judged() {
+fn soak_express_sees_what_was_judged() {
     assert_agrees("express", 1);
 }
 
 #[test]
-fn gunicorn_sees_what_was_judged() {
+fn soak_gunicorn_sees_what_was_judged() {
     assert_agrees("gunicorn", 2);
 }
 
 #[test]
-fn nginx_sees_what_was_judged() {
+fn soak_nginx_sees_what_was_judged() {
     assert_agrees("nginx", 1);
 }
 
 #[test]
-fn node_sees_what_was_judged() {
+fn soak_node_sees_what_was_judged() {
     assert_agrees("http", 3);
 }
 
 #[test]
-fn php_sees_what_was_judged() {
+fn soak_php_sees_what_was_judged() {
     assert_agrees("php", 0);
 }
 
 #[test]
-fn tomcat_sees_what_was_judged() {
+fn soak_tomcat_sees_what_was_judged() {
     assert_agrees("tomcat", 3);
 }
 
 #[test]
-fn tornado_sees_what_was_judged() {
+fn soak_tornado_sees_what_was_judged() {
     assert_agrees("tornado", 1);
 }
 
 #[test]
-fn uvicorn_sees_what_was_judged() {
+fn soak_uvicorn_sees_what_was_judged() {
     assert_agrees("uvicorn", 2);
 }
 
 #[test]
-fn waitress_sees_what_was_judged() {
+fn soak_waitress_sees_what_was_judged() {
     assert_agrees("waitress", 3);
 }

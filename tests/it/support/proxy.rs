@@ -45,6 +45,8 @@ pub(crate) struct Kind {
     pub(crate) file_kib: Option<u32>,
     /// So many files may be open, sockets included.
     pub(crate) open_files: Option<u32>,
+    /// The control group that it belongs to, by the folder the system shows it as.
+    pub(crate) group: Option<PathBuf>,
     /// With the log at its finest level.
     pub(crate) traced: bool,
     /// A socket that is passed on to it, as a service manager does; `server.listen` says where it
@@ -372,7 +374,9 @@ fn run(dir: &TempDir, config: &str, kind: &Kind) -> (Process, SocketAddr, Socket
     // instead of fail.
     let file_size = kind.file_kib.map(|kib| format!("trap '' XFSZ; ulimit -f {}; ", kib * 2));
     let open_files = kind.open_files.map(|count| format!("ulimit -n {count}; "));
-    let limits: String = [file_size, open_files].into_iter().flatten().collect();
+    let group =
+        kind.group.as_ref().map(|path| format!("echo $$ >{}/cgroup.procs; ", path.display()));
+    let limits: String = [file_size, open_files, group].into_iter().flatten().collect();
     let by_shell = !limits.is_empty() || kind.listener.is_some();
     let mut command = Command::new(if by_shell { "sh" } else { program });
     if !limits.is_empty() {
