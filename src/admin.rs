@@ -28,7 +28,7 @@ use crate::explain::Section;
 use crate::metrics::{self, Metrics};
 use crate::report::Report;
 use crate::session::{Ceiling, Client, Session, SessionId, Timestamp, UserLimit};
-use crate::store::{Listing, StoreError};
+use crate::store::{Backup, Listing, StoreError};
 pub use auth::Tokens;
 use problem::Problem;
 
@@ -99,6 +99,9 @@ pub trait Control: Send + Sync {
     /// Reads the configuration again, all or nothing; answers what tells the one now in force from
     /// others, or why the old one stays.
     async fn reload(&self, by: &str) -> Result<String, String>;
+
+    /// A copy of the store, for the admin `by`.
+    async fn backup(&self, by: &str) -> Result<Backup, StoreError>;
 
     /// Whether every thread of the data plane gets on with its work.
     fn gets_on(&self) -> bool;

@@ -29,11 +29,12 @@ pub enum EventKind {
     LoginUnattributed,
     LimitChanged,
     ConfigReloaded,
+    BackupTaken,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::SessionCreated,
         Self::SessionRenewed,
         Self::SessionEnded,
@@ -44,6 +45,7 @@ impl EventKind {
         Self::LoginUnattributed,
         Self::LimitChanged,
         Self::ConfigReloaded,
+        Self::BackupTaken,
     ];
 
     /// The stable name.
@@ -59,6 +61,7 @@ impl EventKind {
             Self::LoginUnattributed => "login_unattributed",
             Self::LimitChanged => "limit_changed",
             Self::ConfigReloaded => "config_reloaded",
+            Self::BackupTaken => "backup_taken",
         }
     }
 

@@ -8,6 +8,8 @@ pub mod sqlite;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use crate::audit::AuditEvent;
 use crate::session::{Key, Session, SessionId, SessionKey, Timestamp, User, UserLimit};
@@ -150,6 +152,9 @@ pub enum StoreError {
     /// It took longer than `store.timeout`.
     #[error("the store did not answer within {0} ms")]
     Timeout(u64),
+    /// There is no copy to be had; says why, or where.
+    #[error("{0}")]
+    NoBackup(String),
     /// The store's writer has stopped.
     #[error("the store has stopped")]
     Stopped,
@@ -171,6 +176,12 @@ pub struct Loaded {
     pub key_seqs: Vec<i64>,
     pub shapes: Vec<CookieShape>,
     pub limits: Vec<UserLimit>,
+}
+
+/// A copy of the store in pieces, as it was when it was asked for. Dropping it gives it up.
+pub struct Backup {
+    pub bytes: u64,
+    pub pieces: mpsc::Receiver<std::io::Result<Bytes>>,
 }
 
 /// A durable place for sessions. Every method is one transaction; `Ok` means committed.
@@ -208,6 +219,9 @@ pub trait Store: Send + Sync {
 
     /// Answers when the store can write.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// A copy with everything that was answered before; nobody waits for it meanwhile.
+    async fn backup(&self) -> Result<Backup, StoreError>;
 
     /// Ends when the store can do nothing any more, whatever the reason.
     async fn stopped(&self);

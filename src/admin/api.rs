@@ -1,6 +1,7 @@
 //! The calls of `/api/v1`, and their description, which is made from the same types and handlers.
 //! Names and shapes are an interface.
 
+mod backup;
 mod document;
 mod events;
 mod report;
@@ -43,6 +44,7 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/limits", get(users::limits))
         .route("/events", get(events::list))
         .route("/report", get(report::show))
+        .route("/backup", get(backup::take))
         .route("/reload", post(reload))
         .route("/openapi.json", get(document::show))
 }

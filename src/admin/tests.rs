@@ -177,6 +177,10 @@ impl Control for Memory {
         self.not_ready.clone().map_or(Ok("0123456789ab".to_owned()), Err)
     }
 
+    async fn backup(&self, _: &str) -> Result<Backup, StoreError> {
+        Err(StoreError::NoBackup("there is nothing to copy".to_owned()))
+    }
+
     fn gets_on(&self) -> bool {
         true
     }

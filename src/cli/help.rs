@@ -21,6 +21,7 @@ Look after it (through the admin API):
   sessions           list, show and end sessions
   users              show a user, set the limit of one
   report             tell what limits would have done, and which accounts look shared
+  backup FILE        copy the SQLite store, also while it is in use
   health             ask whether a running proxy is ready
 
 Options: -h, --help (after a command: help for it) · -V, --version
@@ -164,6 +165,20 @@ to 5, who uses most sessions at once, and which accounts look shared, with the e
   --token-file FILE    the admin token; or put it into the environment variable HEADCOUNT_TOKEN
 ";
 
+const BACKUP: &str = "\
+headcount backup FILE [OPTIONS]
+
+Copies the SQLite store to FILE, with everything that was acknowledged before, and looks through the
+copy. A running Headcount gives it through its admin API (role admin) and goes on meanwhile; one that
+does not run need not be asked, with -c. The key is not in it: keep `store.key_file` in another place.
+
+  --overwrite          FILE may be there already
+
+  --admin URL          the admin API, as in http://127.0.0.1:9901
+  -c, --config FILE    or the configuration that says where it is, and where the store is
+  --token-file FILE    the admin token; or put it into the environment variable HEADCOUNT_TOKEN
+";
+
 const HEALTH: &str = "\
 headcount health --admin URL | -c FILE
 
@@ -188,6 +203,7 @@ pub(super) fn of(command: &str) -> Option<&'static str> {
         "sessions" => SESSIONS,
         "users" => USERS,
         "report" => REPORT,
+        "backup" => BACKUP,
         "health" => HEALTH,
         _ => return None,
     })

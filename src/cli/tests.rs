@@ -1,5 +1,6 @@
 //! How command lines are understood, and what is said about those that are not.
 
+use super::learn::Source;
 use super::*;
 
 fn parsed(line: &str) -> Result<Command, String> {
@@ -35,6 +36,9 @@ fn commands_are_understood() {
     assert_eq!(parsed("report --html --admin http://h:1"), Ok(Command::Report { access, wanted }));
     let (config, from) = ("a".into(), "b.db".into());
     assert_eq!(parsed("migrate -c a --from b.db"), Ok(Command::Migrate { config, from }));
+    let access = Access { config: Some("a".into()), ..Access::default() };
+    let backup = Command::Backup { access, to: "b.db".into(), overwrite: true };
+    assert_eq!(parsed("backup b.db -c a --overwrite"), Ok(backup));
     assert_eq!(parsed("--version"), Ok(Command::Version));
     assert_eq!(parsed("--help"), Ok(Command::Help(help::GENERAL)));
     assert!(matches!(parsed("serve --help"), Ok(Command::Help(text)) if text.contains("serve")));
@@ -68,6 +72,8 @@ fn misuse_is_told() {
         ("check --try x", "which configuration? Give -c FILE"),
         ("serve", "which configuration? Give -c FILE"),
         ("migrate -c a", "from where? Give --from FILE, the SQLite store"),
+        ("backup -c a", "an argument is missing"),
+        ("backup b", "where is the admin API? Give --admin URL or -c FILE"),
         ("serve a.toml", "\"a.toml\" is one argument too many"),
         ("check -c a --json", "--json does not belong here"),
         ("demo --port 70000", "cannot parse argument \"70000\""),

@@ -14,7 +14,7 @@ use crate::proxy::{Live, Proxy};
 use crate::report::{self, Report};
 use crate::session::{Ceiling, Initiator, Mode, Session, SessionId, Timestamp, UserLimit};
 use crate::settings::OnFailure;
-use crate::store::{Listing, StoreError};
+use crate::store::{Backup, Listing, StoreError};
 
 use super::reload::Reloader;
 
@@ -47,6 +47,15 @@ impl AdminControl {
             session.last_seen_at = session.last_seen_at.max(seen);
         }
         session
+    }
+
+    /// What an admin did that changes no session.
+    fn done_by(&self, event: EventKind, by: &str) -> AuditEvent {
+        let proxy = self.proxy();
+        let mode = proxy.settings.switches.mode;
+        let mut event = AuditEvent::new(event, proxy.clock.now(), Initiator::Admin, mode);
+        event.by = Some(by.to_owned());
+        event
     }
 
     fn enforcing(&self) -> Result<(), ControlError> {
@@ -220,12 +229,14 @@ impl Control for AdminControl {
 
     async fn reload(&self, by: &str) -> Result<String, String> {
         let reloaded = self.reloader.reload().await.map_err(|error| error.to_string())?;
-        let mode = self.proxy().settings.switches.mode;
-        let event = EventKind::ConfigReloaded;
-        let mut event = AuditEvent::new(event, self.now(), Initiator::Admin, mode);
-        event.by = Some(by.to_owned());
-        self.audit.publish(event);
+        self.audit.publish(self.done_by(EventKind::ConfigReloaded, by));
         Ok(reloaded)
+    }
+
+    async fn backup(&self, by: &str) -> Result<Backup, StoreError> {
+        let backup = self.proxy().recorder.store.backup().await?;
+        self.audit.publish(self.done_by(EventKind::BackupTaken, by));
+        Ok(backup)
     }
 
     fn gets_on(&self) -> bool {

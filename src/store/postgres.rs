@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 use crate::keyring;
 use crate::session::{Key, Session, SessionId, SessionKey, Timestamp};
 use crate::store::{
-    CookieShape, Decide, Decision, Feed, Listing, Loaded, Retention, Scope, Store, StoreError,
+    Backup, CookieShape, Decide, Decision, Feed, Listing, Loaded, Retention, Scope, Store,
+    StoreError,
 };
 pub(super) use rows::text;
 
@@ -35,6 +36,10 @@ use writer::{Wanted, Writer};
 
 /// Decisions waiting for the writer; beyond that callers wait, up to their timeout.
 const WANTED_MAX: usize = 1024;
+
+/// It has better ways of its own.
+pub const NO_BACKUP: &str =
+    "a PostgreSQL store is backed up with PostgreSQL's tools, as in pg_dump --schema=headcount";
 
 /// Where the server is and how to get in. Shows no password.
 #[derive(Clone)]
@@ -294,6 +299,10 @@ impl Store for PostgresStore {
             self.link.end(lease).await
         })
         .await
+    }
+
+    async fn backup(&self) -> Result<Backup, StoreError> {
+        Err(StoreError::NoBackup(NO_BACKUP.to_owned()))
     }
 
     async fn stopped(&self) {

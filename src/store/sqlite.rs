@@ -1,6 +1,7 @@
 //! The SQLite store: opening the file, and the handle whose calls travel to the writer.
 //! The writer is in `sqlite/writer.rs`, statements and row mapping in `sqlite/{rows,prune}.rs`.
 
+pub mod backup;
 mod prune;
 mod rows;
 mod writer;
@@ -24,8 +25,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::session::{Key, Session, SessionId, SessionKey, Timestamp};
 use crate::store::{
-    CookieShape, Decide, Decision, Feed, Listing, Loaded, Retention, Scope, Store, StoreError,
+    Backup, CookieShape, Decide, Decision, Feed, Listing, Loaded, Retention, Scope, Store,
+    StoreError,
 };
+use backup::Freezer;
 use rows::Database;
 use writer::{Command, Reply, Writer};
 
@@ -52,7 +55,7 @@ pub async fn open(
     feed: Arc<dyn Feed>,
 ) -> Result<Arc<dyn Store>, StoreError> {
     create_private(path).map_err(|error| unusable(path, &error))?;
-    Ok(Arc::new(start(take(path).await?, timeout_ms, feed).await?))
+    Ok(Arc::new(start(take(path).await?, path, timeout_ms, feed).await?))
 }
 
 /// The file, ours alone, whole and up to date.
@@ -66,13 +69,14 @@ pub(super) async fn take(path: &Path) -> Result<SqliteConnection, StoreError> {
 
 async fn start(
     connection: SqliteConnection,
+    path: &Path,
     timeout_ms: u64,
     feed: Arc<dyn Feed>,
 ) -> Result<SqliteStore, StoreError> {
     let statements = Arc::new(AtomicU64::new(0));
     let database = Database::new(connection, Arc::clone(&statements));
     let (commands, queue) = mpsc::channel(COMMANDS_MAX);
-    let writer = Writer::new(database, feed, queue).await?;
+    let writer = Writer::new(database, feed, queue, Freezer::new(path)).await?;
     tokio::spawn(writer.run());
     Ok(SqliteStore { commands, timeout_ms, statements })
 }
@@ -216,6 +220,10 @@ impl Store for SqliteStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.call(Command::Ping).await
+    }
+
+    async fn backup(&self) -> Result<Backup, StoreError> {
+        Ok(backup::read(self.call(Command::Freeze).await?))
     }
 
     async fn stopped(&self) {

@@ -24,6 +24,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("pace", &[]),
         ("path", &[]),
         ("peer", &[]),
+        ("private_file", &[]),
         ("proxy_protocol", &[]),
         ("refusal", &[]),
         ("rules", &["expression", "matcher", "preset", "template"]),
@@ -62,6 +63,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
                 "postgres/write",
                 "postgres/writer",
                 "sqlite",
+                "sqlite/backup",
                 "sqlite/prune",
                 "sqlite/rows",
                 "sqlite/writer",
@@ -81,6 +83,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
             "admin",
             &[
                 "api",
+                "api/backup",
                 "api/document",
                 "api/events",
                 "api/report",
@@ -191,7 +194,10 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ),
     ],
     &[("attempt", &["form"])],
-    &[("cli", &["attempt", "help", "learn", "local", "remote", "report", "users"])],
+    &[(
+        "cli",
+        &["args", "attempt", "backup", "help", "learn", "local", "remote", "report", "users"],
+    )],
 ];
 
 /// Files that hold functions of values only. `credentials` and `issue` read memory and keys, but

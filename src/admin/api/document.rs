@@ -8,7 +8,7 @@ use axum::extract::State;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use super::{events, report, sessions, users};
+use super::{backup, events, report, sessions, users};
 use crate::admin::Admin;
 use crate::admin::problem::Problem;
 
@@ -27,6 +27,7 @@ use crate::admin::problem::Problem;
         users::limits,
         events::list,
         report::show,
+        backup::take,
         super::reload,
     ),
     components(schemas(Problem))

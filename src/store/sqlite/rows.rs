@@ -51,6 +51,13 @@ impl Database {
         statement.fetch_all(&mut self.connection).await
     }
 
+    /// Merges the log into the file; whether that could not be done, and how many pages are left.
+    pub(super) async fn checkpoint(&mut self) -> Result<(bool, i64), sqlx::Error> {
+        let rows = self.rows(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        Ok((row.try_get::<i64, _>(0)? != 0, row.try_get(1)?))
+    }
+
     pub(super) async fn close(self) -> Result<(), sqlx::Error> {
         self.connection.close().await
     }

@@ -31,7 +31,7 @@ async fn open_almost_full(path: &Path, feed: Arc<Ear>) -> SqliteStore {
     let mut connection = connect(path).await.unwrap();
     migrate(&mut connection).await.unwrap();
     sqlx::query("PRAGMA max_page_count = 60").execute(&mut connection).await.unwrap();
-    start(connection, 5_000, feed).await.unwrap()
+    start(connection, path, 5_000, feed).await.unwrap()
 }
 
 fn login(number: u8) -> (Scope, Decide) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::backup::{Freezer, Frozen};
 use super::prune::{self, Cursor};
 use super::rows::{self, Database};
 use crate::session::{Key, Session, SessionId, SessionKey, Timestamp};
@@ -30,6 +31,7 @@ pub(super) enum Command {
     Find(SessionId, Reply<Option<Session>>),
     Prune(Timestamp, Retention, Reply<Vec<SessionKey>>),
     Ping(Reply<()>),
+    Freeze(Reply<Arc<Frozen>>),
     Close(Reply<()>),
 }
 
@@ -54,6 +56,7 @@ pub(super) struct Writer {
     /// What `meta` holds.
     stored: Sequences,
     cursor: Cursor,
+    freezer: Freezer,
     /// A savepoint could not be opened or closed: nothing more may run, nor may the batch commit.
     /// SQLite has then perhaps rolled back by itself (disk full), and what runs now would commit.
     broken: Option<Arc<sqlx::Error>>,
@@ -64,16 +67,17 @@ impl Writer {
         mut database: Database,
         feed: Arc<dyn Feed>,
         queue: mpsc::Receiver<Command>,
+        freezer: Freezer,
     ) -> Result<Self, StoreError> {
         let given = rows::sequences(&mut database).await?;
         let cursor = Cursor::default();
-        Ok(Self { database, feed, queue, given, stored: given, cursor, broken: None })
+        Ok(Self { database, feed, queue, given, stored: given, cursor, freezer, broken: None })
     }
 
     /// Runs until closed or until every handle is gone.
     pub(super) async fn run(mut self) {
         let mut waiting = Vec::with_capacity(BATCH_MAX);
-        let mut closers = Vec::new();
+        let (mut copiers, mut closers) = (Vec::new(), Vec::new());
         while self.queue.recv_many(&mut waiting, BATCH_MAX).await > 0 {
             let mut batch = Vec::with_capacity(waiting.len());
             for command in waiting.drain(..) {
@@ -83,13 +87,20 @@ impl Writer {
                         self.queue.close();
                         closers.push(reply);
                     }
+                    Command::Freeze(reply) => copiers.push(reply),
                     command => batch.push(command),
                 }
             }
             if !batch.is_empty() {
                 self.run_batch(batch).await;
             }
+            self.freezer.thaw(&mut self.database).await;
+            // With everything that was asked for before.
+            for reply in copiers.drain(..) {
+                let _ = reply.send(self.freezer.freeze(&mut self.database).await);
+            }
         }
+        self.freezer.break_off();
         let closed = self.database.close().await;
         if let Err(error) = closed {
             tracing::error!(%error, "the store did not close cleanly");
@@ -193,7 +204,12 @@ impl Writer {
                 let outcome = prune::prune(database, &mut self.cursor, now, retention).await;
                 self.finish(reply, outcome).await
             }
-            // A close never gets here; it would mean the same: everything before it is done.
+            // Neither of these gets here.
+            Command::Freeze(reply) => {
+                let outcome = self.freezer.freeze(database).await;
+                self.finish(reply, outcome).await
+            }
+            // It would mean the same: everything before it is done.
             Command::Ping(reply) | Command::Close(reply) => {
                 let outcome = rows::ping(database).await;
                 self.finish(reply, outcome).await
@@ -289,6 +305,7 @@ impl Command {
             Self::List(_, reply) => fail(reply, error),
             Self::Find(_, reply) => fail(reply, error),
             Self::Prune(_, _, reply) => fail(reply, error),
+            Self::Freeze(reply) => fail(reply, error),
             Self::Touch(_, _, reply)
             | Self::RememberShape(_, reply)
             | Self::Ping(reply)
