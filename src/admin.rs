@@ -28,7 +28,7 @@ use crate::explain::Section;
 use crate::metrics::{self, Metrics};
 use crate::report::Report;
 use crate::session::{Ceiling, Client, Session, SessionId, Timestamp, UserLimit};
-use crate::store::{Backup, Listing, StoreError};
+use crate::store::{Backup, Kept, Listing, StoreError};
 pub use auth::Tokens;
 use problem::Problem;
 
@@ -99,6 +99,13 @@ pub trait Control: Send + Sync {
     /// Reads the configuration again, all or nothing; answers what tells the one now in force from
     /// others, or why the old one stays.
     async fn reload(&self, by: &str) -> Result<String, String>;
+
+    /// Everything the store has of a (normalised) user's sessions, for the admin `by`.
+    async fn export_user(&self, user: &str, by: &str) -> Result<Vec<Kept>, StoreError>;
+
+    /// Ends a user's sessions and forgets whose they were; how many were live, and how many were
+    /// forgotten.
+    async fn erase_user(&self, user: &str, by: &str) -> Result<(u32, u64), StoreError>;
 
     /// A copy of the store, for the admin `by`.
     async fn backup(&self, by: &str) -> Result<Backup, StoreError>;

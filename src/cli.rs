@@ -80,6 +80,12 @@ enum UserAction {
     Limits {
         json: bool,
     },
+    Export {
+        user: String,
+    },
+    Erase {
+        user: String,
+    },
 }
 
 /// `report …`

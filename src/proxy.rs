@@ -26,7 +26,7 @@ use tokio::time::{Instant as Deadline, timeout_at};
 
 use crate::audit::{AuditEvent, EventKind};
 use crate::body::{AppBody, Body, RequestBody};
-use crate::client::Caller;
+use crate::client::{self, Caller};
 use crate::clock::Clock;
 use crate::cookies::{self, Candidate, Scan};
 use crate::credentials::{Bare, Judge, Keys, Presented};
@@ -483,7 +483,7 @@ impl Proxy {
             target: "headcount::refused",
             reason = refusal.code(),
             status = refusal.status().as_u16(),
-            %peer,
+            peer = client::logged(&peer, self.settings.log.client_address, &self.keyring),
             reference,
             untold = (untold > 0).then_some(untold),
             "request refused"

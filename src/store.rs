@@ -184,6 +184,16 @@ pub struct Backup {
     pub pieces: mpsc::Receiver<std::io::Result<Bytes>>,
 }
 
+/// A session as the store keeps it, shown to nobody but its user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub session: Session,
+    /// No longer history: kept so that its tokens stay dead.
+    pub hidden: bool,
+    /// Keyed hashes of tokens, the current ones and those that are dead.
+    pub keys: u32,
+}
+
 /// A durable place for sessions. Every method is one transaction; `Ok` means committed.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -219,6 +229,15 @@ pub trait Store: Send + Sync {
 
     /// Answers when the store can write.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Everything kept of a user's sessions, oldest login first; goes on after `after_login_seq`, and
+    /// is at its end when it is empty.
+    async fn kept_of(&self, user: &User, after_login_seq: i64) -> Result<Vec<Kept>, StoreError>;
+
+    /// Forgets whose some of the user's ended sessions were, and their clients: those that are only
+    /// history go, of the others nothing stays but what keeps their tokens dead. Answers how many; 0:
+    /// there are no more.
+    async fn erase(&self, user: &User) -> Result<u64, StoreError>;
 
     /// A copy with everything that was answered before; nobody waits for it meanwhile.
     async fn backup(&self) -> Result<Backup, StoreError>;

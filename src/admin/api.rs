@@ -4,6 +4,7 @@
 mod backup;
 mod document;
 mod events;
+mod person;
 mod report;
 mod sessions;
 mod users;
@@ -38,7 +39,8 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
     Router::new()
         .route("/sessions", get(sessions::list).delete(sessions::end_all))
         .route("/sessions/{id}", get(sessions::show).delete(sessions::end))
-        .route("/users/{user}", get(users::show))
+        .route("/users/{user}", get(users::show).delete(person::erase))
+        .route("/users/{user}/export", get(person::export))
         .route("/users/{user}/sessions", delete(users::end))
         .route("/users/{user}/limit", put(users::set_limit).delete(users::take_limit_back))
         .route("/limits", get(users::limits))

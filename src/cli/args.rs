@@ -262,7 +262,7 @@ impl Args {
         const ACCESS: [&str; 3] = ["--admin", "--config", "--token-file"];
         let with_json = [&ACCESS[..], &["--json"]].concat();
         if self.words.is_empty() {
-            return Err("show, limit or limits?".to_owned());
+            return Err("show, limit, limits, export or erase?".to_owned());
         }
         let verb = self.words.remove(0);
         let action = match verb.as_str() {
@@ -278,7 +278,18 @@ impl Args {
                 self.allow(&with_json, 0..=0)?;
                 UserAction::Limits { json: self.json }
             }
-            _ => return Err(format!("users knows show, limit and limits, not {verb:?}")),
+            "export" | "erase" => {
+                self.allow(&ACCESS, 1..=1)?;
+                let user = self.words.remove(0);
+                match verb.as_str() {
+                    "export" => UserAction::Export { user },
+                    _ => UserAction::Erase { user },
+                }
+            }
+            _ => {
+                let known = "show, limit, limits, export and erase";
+                return Err(format!("users knows {known}, not {verb:?}"));
+            }
         };
         Ok(Command::Users { access: self.access()?, action })
     }

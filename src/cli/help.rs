@@ -19,7 +19,7 @@ Run it:
   migrate            copy the sessions of an SQLite file to PostgreSQL
 Look after it (through the admin API):
   sessions           list, show and end sessions
-  users              show a user, set the limit of one
+  users              show a user, set the limit of one, export or erase one
   report             tell what limits would have done, and which accounts look shared
   backup FILE        copy the SQLite store, also while it is in use
   health             ask whether a running proxy is ready
@@ -135,14 +135,18 @@ headcount sessions list|show|end [OPTIONS]
 ";
 
 const USERS: &str = "\
-headcount users show|limit|limits [OPTIONS]
+headcount users show|limit|limits|export|erase [OPTIONS]
 
   users show NAME [--json]
   users limit NAME N|unlimited|configured
   users limits [--json]
+  users export NAME
+  users erase NAME
 
 A limit holds from the next sign-in on, on all replicas, and beats what is configured; `configured`
-takes it back.
+takes it back. `export` prints everything that is kept of a user, as JSON. `erase` ends the user's
+sessions and takes name and client off everything that is kept; dead tokens stay dead. Both need the
+role admin. Logs and backups are yours to look after.
 
   --admin URL          the admin API, as in http://127.0.0.1:9901
   -c, --config FILE    or the configuration that says where it is

@@ -12,9 +12,9 @@ use crate::explain::{self, Section};
 use crate::identity;
 use crate::proxy::{Live, Proxy};
 use crate::report::{self, Report};
-use crate::session::{Ceiling, Initiator, Mode, Session, SessionId, Timestamp, UserLimit};
+use crate::session::{Ceiling, Initiator, Mode, Session, SessionId, Timestamp, User, UserLimit};
 use crate::settings::OnFailure;
-use crate::store::{Backup, Listing, StoreError};
+use crate::store::{Backup, Kept, Listing, StoreError};
 
 use super::reload::Reloader;
 
@@ -231,6 +231,30 @@ impl Control for AdminControl {
         let reloaded = self.reloader.reload().await.map_err(|error| error.to_string())?;
         self.audit.publish(self.done_by(EventKind::ConfigReloaded, by));
         Ok(reloaded)
+    }
+
+    async fn export_user(&self, user: &str, by: &str) -> Result<Vec<Kept>, StoreError> {
+        let (proxy, user) = (self.proxy(), User::from(user));
+        let (mut all, mut after) = (Vec::new(), 0);
+        loop {
+            let page = proxy.recorder.store.kept_of(&user, after).await?;
+            let Some(last) = page.last() else { break };
+            after = last.session.login_seq;
+            all.extend(
+                page.into_iter().map(|kept| Kept { session: self.fresh(kept.session), ..kept }),
+            );
+        }
+        self.audit.publish(self.done_by(EventKind::UserExported, by).user(Some(&user)));
+        Ok(all)
+    }
+
+    async fn erase_user(&self, user: &str, by: &str) -> Result<(u32, u64), StoreError> {
+        let erased = self.proxy().recorder.erase_user(user, by).await?;
+        *self.counted.lock() = None;
+        let mut event = self.done_by(EventKind::UserErased, by).user(Some(&user.into()));
+        event.count = u32::try_from(erased.1).ok();
+        self.audit.publish(event);
+        Ok(erased)
     }
 
     async fn backup(&self, by: &str) -> Result<Backup, StoreError> {

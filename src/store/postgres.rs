@@ -4,6 +4,7 @@
 
 mod batch;
 mod link;
+mod person;
 mod prune;
 mod replica;
 mod rows;
@@ -23,10 +24,10 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::keyring;
-use crate::session::{Key, Session, SessionId, SessionKey, Timestamp};
+use crate::session::{Key, Session, SessionId, SessionKey, Timestamp, User};
 use crate::store::{
-    Backup, CookieShape, Decide, Decision, Feed, Listing, Loaded, Retention, Scope, Store,
-    StoreError,
+    Backup, Committed, CookieShape, Decide, Decision, Feed, Kept, Listing, Loaded, Retention,
+    Scope, Store, StoreError,
 };
 pub(super) use rows::text;
 
@@ -299,6 +300,30 @@ impl Store for PostgresStore {
             self.link.end(lease).await
         })
         .await
+    }
+
+    async fn kept_of(&self, user: &User, after_login_seq: i64) -> Result<Vec<Kept>, StoreError> {
+        let kept = self.call(async || {
+            let mut lease = self.link.begin().await?;
+            let kept = person::kept_of(lease.get()?, user, after_login_seq).await?;
+            self.link.count(1);
+            self.link.end(lease).await.map(|()| kept)
+        });
+        let mut kept = kept.await?;
+        kept.iter_mut().for_each(|kept| writer::refresh(&*self.feed, &mut kept.session));
+        Ok(kept)
+    }
+
+    async fn erase(&self, user: &User) -> Result<u64, StoreError> {
+        let erased = self.call(async || {
+            let mut lease = self.link.begin().await?;
+            let erased = person::erase(lease.get()?, user).await?;
+            self.link.count(3);
+            self.link.end(lease).await.map(|()| erased)
+        });
+        let (count, sessions) = erased.await?;
+        self.feed.committed(Committed { sessions, ..Committed::default() });
+        Ok(count)
     }
 
     async fn backup(&self) -> Result<Backup, StoreError> {

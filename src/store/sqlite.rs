@@ -2,6 +2,7 @@
 //! The writer is in `sqlite/writer.rs`, statements and row mapping in `sqlite/{rows,prune}.rs`.
 
 pub mod backup;
+mod person;
 mod prune;
 mod rows;
 mod writer;
@@ -23,9 +24,9 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, SqlSafeStr};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::session::{Key, Session, SessionId, SessionKey, Timestamp};
+use crate::session::{Key, Session, SessionId, SessionKey, Timestamp, User};
 use crate::store::{
-    Backup, CookieShape, Decide, Decision, Feed, Listing, Loaded, Retention, Scope, Store,
+    Backup, CookieShape, Decide, Decision, Feed, Kept, Listing, Loaded, Retention, Scope, Store,
     StoreError,
 };
 use backup::Freezer;
@@ -37,9 +38,14 @@ const COMMANDS_MAX: usize = 1024;
 /// Files up to so many pages (32 MiB) are checked at start; it takes about a second per GiB.
 const CHECKED_PAGES_MAX: i64 = 8192;
 
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "create sessions", include_str!("../../migrations/sqlite/0001_create_sessions.sql")),
     (2, "create user limits", include_str!("../../migrations/sqlite/0002_create_user_limits.sql")),
+    (
+        3,
+        "find hidden of user",
+        include_str!("../../migrations/sqlite/0003_find_hidden_of_user.sql"),
+    ),
 ];
 
 /// Opens or creates the store at `path` and starts its writer on the current runtime. A call waits
@@ -220,6 +226,14 @@ impl Store for SqliteStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.call(Command::Ping).await
+    }
+
+    async fn kept_of(&self, user: &User, after_login_seq: i64) -> Result<Vec<Kept>, StoreError> {
+        self.call(|reply| Command::KeptOf(user.clone(), after_login_seq, reply)).await
+    }
+
+    async fn erase(&self, user: &User) -> Result<u64, StoreError> {
+        self.call(|reply| Command::Erase(user.clone(), reply)).await
     }
 
     async fn backup(&self) -> Result<Backup, StoreError> {

@@ -9,6 +9,7 @@ mod migration;
 mod model;
 mod naive;
 mod outages;
+mod privacy;
 mod race;
 mod replicas;
 mod revocation;

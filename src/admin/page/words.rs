@@ -68,6 +68,8 @@ pub(super) fn event(kind: EventKind) -> &'static str {
         EventKind::LimitChanged => "Limit changed",
         EventKind::ConfigReloaded => "Configuration reloaded",
         EventKind::BackupTaken => "Backup taken",
+        EventKind::UserExported => "User exported",
+        EventKind::UserErased => "User erased",
     }
 }
 

@@ -14,12 +14,17 @@ use crate::store::StoreError;
 /// Before it `xid8` does not exist.
 const VERSION_MIN: i32 = 130_000;
 
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "create sessions", include_str!("../../../migrations/postgres/0001_create_sessions.sql")),
     (
         2,
         "create user limits",
         include_str!("../../../migrations/postgres/0002_create_user_limits.sql"),
+    ),
+    (
+        3,
+        "find hidden of user",
+        include_str!("../../../migrations/postgres/0003_find_hidden_of_user.sql"),
     ),
 ];
 

@@ -73,6 +73,11 @@ impl Freezer {
         Ok(frozen)
     }
 
+    /// Whether the file must be left alone.
+    pub(super) fn holds(&self) -> bool {
+        self.frozen.strong_count() > 0
+    }
+
     /// Lets checkpoints come again once the copy is done or given up.
     pub(super) async fn thaw(&mut self, database: &mut Database) {
         if !self.holds || self.frozen.strong_count() > 0 {

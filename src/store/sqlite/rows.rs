@@ -63,17 +63,24 @@ impl Database {
     }
 }
 
-/// `SELECT` with the columns `session_of` reads, in its order.
+/// `SELECT` with the columns `session_of` reads, in its order, and perhaps more.
 macro_rules! select_sessions {
     ($rest:literal) => {
+        select_sessions!("", $rest)
+    };
+    ($more:literal, $rest:literal) => {
         concat!(
             "SELECT id, user_name, created_at, renewed_at, last_seen_at, login_seq, change_seq, ",
             "client_address, user_agent, ended_at, end_reason, ended_by, by_session, ",
-            "would_end_at, would_end_reason, would_ended_by, would_by_session FROM sessions ",
+            "would_end_at, would_end_reason, would_ended_by, would_by_session",
+            $more,
+            " FROM sessions ",
             $rest
         )
     };
 }
+
+pub(super) use select_sessions;
 
 /// In pages: a driver's row takes several times the memory of what is read from it.
 pub(super) async fn load(database: &mut Database) -> Result<Loaded, StoreError> {
@@ -323,7 +330,7 @@ pub(super) async fn keep_sequences(
     database.execute(sqlx::query(KEEP).bind(given.login).bind(given.change)).await.map(drop)
 }
 
-fn session_of(row: &SqliteRow) -> Result<Session, StoreError> {
+pub(super) fn session_of(row: &SqliteRow) -> Result<Session, StoreError> {
     let id = SessionId(bytes(row, 0)?);
     Ok(Session {
         id,

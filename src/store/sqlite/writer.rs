@@ -7,11 +7,12 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::backup::{Freezer, Frozen};
+use super::person;
 use super::prune::{self, Cursor};
 use super::rows::{self, Database};
-use crate::session::{Key, Session, SessionId, SessionKey, Timestamp};
+use crate::session::{Key, Session, SessionId, SessionKey, Timestamp, User};
 use crate::store::{
-    Committed, CookieShape, Decide, Decision, Feed, Listing, Loaded, Plan, Retention, Scope,
+    Committed, CookieShape, Decide, Decision, Feed, Kept, Listing, Loaded, Plan, Retention, Scope,
     StoreError,
 };
 
@@ -30,6 +31,8 @@ pub(super) enum Command {
     List(Listing, Reply<Vec<Session>>),
     Find(SessionId, Reply<Option<Session>>),
     Prune(Timestamp, Retention, Reply<Vec<SessionKey>>),
+    KeptOf(User, i64, Reply<Vec<Kept>>),
+    Erase(User, Reply<u64>),
     Ping(Reply<()>),
     Freeze(Reply<Arc<Frozen>>),
     Close(Reply<()>),
@@ -57,6 +60,8 @@ pub(super) struct Writer {
     stored: Sequences,
     cursor: Cursor,
     freezer: Freezer,
+    /// Something was forgotten that the write-ahead log still has.
+    log_remembers: bool,
     /// A savepoint could not be opened or closed: nothing more may run, nor may the batch commit.
     /// SQLite has then perhaps rolled back by itself (disk full), and what runs now would commit.
     broken: Option<Arc<sqlx::Error>>,
@@ -71,7 +76,9 @@ impl Writer {
     ) -> Result<Self, StoreError> {
         let given = rows::sequences(&mut database).await?;
         let cursor = Cursor::default();
-        Ok(Self { database, feed, queue, given, stored: given, cursor, freezer, broken: None })
+        let (stored, log_remembers) = (given, false);
+        let broken = None;
+        Ok(Self { database, feed, queue, given, stored, cursor, freezer, log_remembers, broken })
     }
 
     /// Runs until closed or until every handle is gone.
@@ -95,6 +102,7 @@ impl Writer {
                 self.run_batch(batch).await;
             }
             self.freezer.thaw(&mut self.database).await;
+            self.forget_log().await;
             // With everything that was asked for before.
             for reply in copiers.drain(..) {
                 let _ = reply.send(self.freezer.freeze(&mut self.database).await);
@@ -137,6 +145,17 @@ impl Writer {
                 tracing::error!(%error, commands = finished.len(), "the store could not commit");
                 finished.into_iter().for_each(|finished| (finished.answer)(Err(shared(&error))));
             }
+        }
+    }
+
+    /// Merges the log into the file and empties it, unless a copy is being read.
+    async fn forget_log(&mut self) {
+        if !self.log_remembers || self.freezer.holds() {
+            return;
+        }
+        match self.database.checkpoint().await {
+            Ok((busy, _)) => self.log_remembers = busy,
+            Err(error) => tracing::warn!(%error, "the write-ahead log is not emptied yet"),
         }
     }
 
@@ -183,26 +202,32 @@ impl Writer {
                 self.finish(reply, outcome).await
             }
             Command::List(listing, reply) => {
-                let outcome = rows::list(database, &listing).await;
-                let outcome = outcome.map(|mut sessions| {
-                    sessions.iter_mut().for_each(|session| self.refresh(session));
-                    sessions
-                });
+                let mut outcome = rows::list(database, &listing).await;
+                outcome.iter_mut().flatten().for_each(|session| self.refresh(session));
                 self.finish(reply, outcome).await
             }
             Command::Find(id, reply) => {
-                let outcome = rows::find(database, id).await;
-                let outcome = outcome.map(|found| {
-                    found.map(|mut session| {
-                        self.refresh(&mut session);
-                        session
-                    })
-                });
+                let mut outcome = rows::find(database, id).await;
+                outcome.iter_mut().flatten().for_each(|session| self.refresh(session));
                 self.finish(reply, outcome).await
             }
             Command::Prune(now, retention, reply) => {
                 let outcome = prune::prune(database, &mut self.cursor, now, retention).await;
                 self.finish(reply, outcome).await
+            }
+            Command::KeptOf(user, after_login_seq, reply) => {
+                let mut outcome = person::kept_of(database, &user, after_login_seq).await;
+                outcome.iter_mut().flatten().for_each(|kept| self.refresh(&mut kept.session));
+                self.finish(reply, outcome).await
+            }
+            Command::Erase(user, reply) => {
+                self.given.change += 1;
+                self.log_remembers = true;
+                let outcome = person::erase(database, &user, self.given.change).await;
+                let outcome = outcome.map(|(count, sessions)| {
+                    (count, Committed { sessions, ..Committed::default() })
+                });
+                self.finish_change(reply, outcome).await
             }
             // Neither of these gets here.
             Command::Freeze(reply) => {
@@ -279,15 +304,13 @@ impl Writer {
         Finished { change: None, answer }
     }
 
-    async fn finish_change(
+    async fn finish_change<T: Send + 'static>(
         &mut self,
-        reply: Reply<Decision>,
-        outcome: Result<(Decision, Committed), StoreError>,
+        reply: Reply<T>,
+        outcome: Result<(T, Committed), StoreError>,
     ) -> Finished {
         let (outcome, change) = match outcome {
-            Ok((decision, change)) => {
-                (Ok(decision), Some(change).filter(Committed::says_something))
-            }
+            Ok((told, change)) => (Ok(told), Some(change).filter(Committed::says_something)),
             Err(error) => (Err(error), None),
         };
         Finished { change, ..self.finish(reply, outcome).await }
@@ -305,6 +328,8 @@ impl Command {
             Self::List(_, reply) => fail(reply, error),
             Self::Find(_, reply) => fail(reply, error),
             Self::Prune(_, _, reply) => fail(reply, error),
+            Self::KeptOf(_, _, reply) => fail(reply, error),
+            Self::Erase(_, reply) => fail(reply, error),
             Self::Freeze(reply) => fail(reply, error),
             Self::Touch(_, _, reply)
             | Self::RememberShape(_, reply)
