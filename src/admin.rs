@@ -110,6 +110,9 @@ pub trait Control: Send + Sync {
     /// A copy of the store, for the admin `by`.
     async fn backup(&self, by: &str) -> Result<Backup, StoreError>;
 
+    /// Which MAC keys are in use.
+    async fn mac_keys(&self) -> MacKeys;
+
     /// Whether every thread of the data plane gets on with its work.
     fn gets_on(&self) -> bool;
 
@@ -136,6 +139,19 @@ pub struct UntrackedUse {
     pub first_seen_at: Timestamp,
     pub last_seen_at: Timestamp,
     pub client: Client,
+}
+
+/// Which MAC keys are in use, by their fingerprints.
+#[derive(Clone, Debug, Default)]
+pub struct MacKeys {
+    /// Everything is made with it.
+    pub used: String,
+    pub accepted: Option<String>,
+    /// The accepted one came before the one that is used.
+    pub promoted: bool,
+    pub since: Timestamp,
+    /// Live sessions that nobody has used since then, and those that ended before.
+    pub unseen: (usize, usize),
 }
 
 /// What this process is.

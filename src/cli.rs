@@ -5,6 +5,7 @@ mod args;
 mod attempt;
 mod backup;
 mod help;
+mod key;
 mod learn;
 mod local;
 mod remote;
@@ -41,6 +42,7 @@ enum Command {
     Sessions { access: Access, action: Action },
     Users { access: Access, action: UserAction },
     Report { access: Access, wanted: ReportArgs },
+    Key { access: Access, act: KeyAct, drop_earlier: bool },
     Backup { access: Access, to: PathBuf, overwrite: bool },
     Health { access: Access },
     Learn(LearnArgs),
@@ -88,6 +90,16 @@ enum UserAction {
     },
 }
 
+/// `key …`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeyAct {
+    Show,
+    Rotate,
+    Stage,
+    Promote,
+    Retire,
+}
+
 /// `report …`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct ReportArgs {
@@ -126,6 +138,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Migrate { config, from } => local::migrate(&config, &from),
         Command::Sessions { access, action } => remote::sessions(&access, &action),
         Command::Users { access, action } => users::run(&access, &action),
+        Command::Key { access, act, drop_earlier } => key::run(&access, act, drop_earlier),
         Command::Backup { access, to, overwrite } => backup::run(&access, &to, overwrite),
         Command::Report { access, wanted } => report::run(&access, &wanted),
         Command::Health { access } => remote::health(&access),

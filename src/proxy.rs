@@ -223,6 +223,7 @@ impl Worker {
     fn notice(&self, exchange: &Exchange) {
         let proxy = &*self.proxy;
         let presented = &exchange.presented;
+        proxy.rekey(presented);
         let now = proxy.clock.now();
         for key in &presented.untracked {
             proxy.metrics.untracked_requests.inc();

@@ -117,6 +117,16 @@ impl Registry {
         noted
     }
 
+    /// How many live sessions nobody has used since, and how many had ended before.
+    pub fn unseen_since(&self, since: Timestamp) -> (usize, usize) {
+        let (mut live, mut ended) = (0, 0);
+        self.look_through(|_, entry| match entry.ending() {
+            None => live += usize::from(entry.last_seen_at() < since),
+            Some(ending) => ended += usize::from(ending.at < since),
+        });
+        (live, ended)
+    }
+
     /// How many counting sessions each user has who has any.
     pub fn crowd(&self) -> HashMap<User, u32> {
         let mut crowd = HashMap::new();

@@ -184,6 +184,23 @@ pub struct Backup {
     pub pieces: mpsc::Receiver<std::io::Result<Bytes>>,
 }
 
+/// What tells the MAC keys of one replica from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyChecks {
+    pub used: [u8; 16],
+    /// Still, or already.
+    pub accepted: Option<[u8; 16]>,
+    /// The one that is used came after the one that is accepted.
+    pub promoted: bool,
+}
+
+impl KeyChecks {
+    /// Whether what was made with this key is understood.
+    pub fn know(&self, check: &[u8]) -> bool {
+        self.used == check || self.accepted.is_some_and(|accepted| accepted == check)
+    }
+}
+
 /// A session as the store keeps it, shown to nobody but its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
@@ -238,6 +255,9 @@ pub trait Store: Send + Sync {
     /// history go, of the others nothing stays but what keeps their tokens dead. Answers how many; 0:
     /// there are no more.
     async fn erase(&self, user: &User) -> Result<u64, StoreError>;
+
+    /// From now on keys are made with another MAC key; replicas that do not know it may not start.
+    async fn use_key(&self, keys: &KeyChecks) -> Result<(), StoreError>;
 
     /// A copy with everything that was answered before; nobody waits for it meanwhile.
     async fn backup(&self) -> Result<Backup, StoreError>;

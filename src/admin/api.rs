@@ -4,6 +4,7 @@
 mod backup;
 mod document;
 mod events;
+mod keys;
 mod person;
 mod report;
 mod sessions;
@@ -46,6 +47,7 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/limits", get(users::limits))
         .route("/events", get(events::list))
         .route("/report", get(report::show))
+        .route("/keys", get(keys::show))
         .route("/backup", get(backup::take))
         .route("/reload", post(reload))
         .route("/openapi.json", get(document::show))

@@ -177,6 +177,10 @@ impl Control for Memory {
         self.not_ready.clone().map_or(Ok("0123456789ab".to_owned()), Err)
     }
 
+    async fn mac_keys(&self) -> MacKeys {
+        MacKeys { used: "01234567".to_owned(), ..MacKeys::default() }
+    }
+
     async fn export_user(&self, user: &str, _: &str) -> Result<Vec<Kept>, StoreError> {
         let mut sessions = self.sessions.lock().clone();
         sessions.retain(|session| session.user.as_deref() == Some(user));

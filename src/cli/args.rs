@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use lexopt::prelude::*;
 
 use super::learn::{LearnArgs, Source};
-use super::{Access, Action, Command, ReportArgs, UserAction};
+use super::{Access, Action, Command, KeyAct, ReportArgs, UserAction};
 
 /// Every option of every command, as given.
 #[derive(Default)]
@@ -33,6 +33,7 @@ pub(super) struct Args {
     exit: bool,
     no_preset: bool,
     overwrite: bool,
+    drop_earlier: bool,
     /// The names of the options given.
     given: Vec<&'static str>,
     words: Vec<String>,
@@ -123,6 +124,7 @@ impl Args {
             "exit" => (&mut self.exit, "--exit"),
             "no-preset" => (&mut self.no_preset, "--no-preset"),
             "overwrite" => (&mut self.overwrite, "--overwrite"),
+            "drop-earlier" => (&mut self.drop_earlier, "--drop-earlier"),
             other => return Err(lexopt::Error::UnexpectedOption(format!("--{other}"))),
         };
         *flag = true;
@@ -181,6 +183,7 @@ impl Args {
                 let from = self.from.ok_or("from where? Give --from FILE, the SQLite store")?;
                 Ok(Command::Migrate { config, from })
             }
+            "key" => self.into_key(),
             "backup" => {
                 self.allow(&["--admin", "--config", "--token-file", "--overwrite"], 1..=1)?;
                 let (to, overwrite) = (self.words.remove(0).into(), self.overwrite);
@@ -206,6 +209,32 @@ impl Args {
                 })
             }
         }
+    }
+
+    fn into_key(mut self) -> Result<Command, String> {
+        if self.words.is_empty() {
+            return Err("show, rotate, stage, promote or retire?".to_owned());
+        }
+        let verb = self.words.remove(0);
+        let act = match verb.as_str() {
+            "show" => KeyAct::Show,
+            "rotate" => KeyAct::Rotate,
+            "stage" => KeyAct::Stage,
+            "promote" => KeyAct::Promote,
+            "retire" => KeyAct::Retire,
+            _ => {
+                let known = "show, rotate, stage, promote and retire";
+                return Err(format!("key knows {known}, not {verb:?}"));
+            }
+        };
+        let drop = ["--drop-earlier"];
+        let drop = if matches!(act, KeyAct::Show | KeyAct::Promote) { &[][..] } else { &drop };
+        self.allow(&[&["--config", "--token-file"], drop].concat(), 0..=0)?;
+        if self.config.is_none() {
+            return Err("which configuration? Give -c FILE".to_owned());
+        }
+        let drop_earlier = self.drop_earlier;
+        Ok(Command::Key { access: self.access()?, act, drop_earlier })
     }
 
     fn into_learn(self) -> Result<Command, String> {

@@ -21,6 +21,7 @@ Look after it (through the admin API):
   sessions           list, show and end sessions
   users              show a user, set the limit of one, export or erase one
   report             tell what limits would have done, and which accounts look shared
+  key                show, rotate, stage, promote and retire the key of stamps and hashes
   backup FILE        copy the SQLite store, also while it is in use
   health             ask whether a running proxy is ready
 
@@ -169,6 +170,27 @@ to 5, who uses most sessions at once, and which accounts look shared, with the e
   --token-file FILE    the admin token; or put it into the environment variable HEADCOUNT_TOKEN
 ";
 
+const KEY: &str = "\
+headcount key show|rotate|stage|promote|retire -c FILE [OPTIONS]
+
+  key show       tells the keys in the key file by their fingerprints
+  key rotate     a new key; the one before is still accepted
+  key stage      with several replicas: a new key that is accepted and not used yet
+  key promote    then: the staged key is used, the one before is still accepted
+  key retire     the earlier key is accepted no longer
+
+Changes `store.key_file`, in one step. A running Headcount takes it with the next reload. With several
+replicas: stage, copy the file to all and reload each, promote, copy and reload again. At most two keys
+are there: a third takes the place of the first, and with it go the sessions that nobody used since the
+last rotation; how many is told, and it is done only with --drop-earlier.
+
+  --drop-earlier       the earlier key may go
+
+  -c, --config FILE    the configuration
+  --token-file FILE    an admin token, to ask how many sessions would be lost; or put it into the
+                       environment variable HEADCOUNT_TOKEN
+";
+
 const BACKUP: &str = "\
 headcount backup FILE [OPTIONS]
 
@@ -207,6 +229,7 @@ pub(super) fn of(command: &str) -> Option<&'static str> {
         "sessions" => SESSIONS,
         "users" => USERS,
         "report" => REPORT,
+        "key" => KEY,
         "backup" => BACKUP,
         "health" => HEALTH,
         _ => return None,

@@ -37,6 +37,9 @@ fn commands_are_understood() {
     let (config, from) = ("a".into(), "b.db".into());
     assert_eq!(parsed("migrate -c a --from b.db"), Ok(Command::Migrate { config, from }));
     let access = Access { config: Some("a".into()), ..Access::default() };
+    let key = |act, drop_earlier| Command::Key { access: access.clone(), act, drop_earlier };
+    assert_eq!(parsed("key rotate -c a"), Ok(key(KeyAct::Rotate, false)));
+    assert_eq!(parsed("key stage -c a --drop-earlier"), Ok(key(KeyAct::Stage, true)));
     let backup = Command::Backup { access, to: "b.db".into(), overwrite: true };
     assert_eq!(parsed("backup b.db -c a --overwrite"), Ok(backup));
     assert_eq!(parsed("--version"), Ok(Command::Version));
@@ -75,6 +78,10 @@ fn misuse_is_told() {
         ("check --try x", "which configuration? Give -c FILE"),
         ("serve", "which configuration? Give -c FILE"),
         ("migrate -c a", "from where? Give --from FILE, the SQLite store"),
+        ("key", "show, rotate, stage, promote or retire?"),
+        ("key lose -c a", "key knows show, rotate, stage, promote and retire, not \"lose\""),
+        ("key rotate", "which configuration? Give -c FILE"),
+        ("key promote -c a --drop-earlier", "--drop-earlier does not belong here"),
         ("backup -c a", "an argument is missing"),
         ("backup b", "where is the admin API? Give --admin URL or -c FILE"),
         ("serve a.toml", "\"a.toml\" is one argument too many"),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use crate::admin::{About, AtLimit, Control, ControlError, Overview, UntrackedUse};
+use crate::admin::{About, AtLimit, Control, ControlError, MacKeys, Overview, UntrackedUse};
 use crate::audit::{AuditEvent, AuditLog, EventKind, Trail};
 use crate::explain::{self, Section};
 use crate::identity;
@@ -231,6 +231,20 @@ impl Control for AdminControl {
         let reloaded = self.reloader.reload().await.map_err(|error| error.to_string())?;
         self.audit.publish(self.done_by(EventKind::ConfigReloaded, by));
         Ok(reloaded)
+    }
+
+    async fn mac_keys(&self) -> MacKeys {
+        let proxy = self.proxy();
+        let keyring = Arc::clone(&proxy.keyring);
+        let since = keyring.since();
+        let counting = tokio::task::spawn_blocking(move || proxy.registry.unseen_since(since));
+        MacKeys {
+            used: keyring.fingerprint(),
+            accepted: keyring.other().map(|other| other.fingerprint()),
+            promoted: keyring.is_promoted(),
+            since,
+            unseen: counting.await.unwrap_or_default(),
+        }
     }
 
     async fn export_user(&self, user: &str, by: &str) -> Result<Vec<Kept>, StoreError> {

@@ -26,8 +26,8 @@ use tokio_util::sync::CancellationToken;
 use crate::keyring;
 use crate::session::{Key, Session, SessionId, SessionKey, Timestamp, User};
 use crate::store::{
-    Backup, Committed, CookieShape, Decide, Decision, Feed, Kept, Listing, Loaded, Retention,
-    Scope, Store, StoreError,
+    Backup, Committed, CookieShape, Decide, Decision, Feed, Kept, KeyChecks, Listing, Loaded,
+    Retention, Scope, Store, StoreError,
 };
 pub(super) use rows::text;
 
@@ -88,9 +88,9 @@ impl fmt::Debug for Server {
 /// How to use it.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The same on all replicas, like the key that `key_check` is made with.
+    /// The same on all replicas, like the MAC key that is used, but while it is changed.
     pub app: String,
-    pub key_check: [u8; 16],
+    pub keys: KeyChecks,
     /// Whose this replica is, for people who look into the database.
     pub node: String,
     /// Connections for decisions and questions; one or two more follow the other replicas.
@@ -324,6 +324,16 @@ impl Store for PostgresStore {
         let (count, sessions) = erased.await?;
         self.feed.committed(Committed { sessions, ..Committed::default() });
         Ok(count)
+    }
+
+    async fn use_key(&self, keys: &KeyChecks) -> Result<(), StoreError> {
+        self.call(async || {
+            let mut lease = self.link.begin().await?;
+            schema::use_key(lease.get()?, keys).await?;
+            self.link.count(1);
+            self.link.end(lease).await
+        })
+        .await
     }
 
     async fn backup(&self) -> Result<Backup, StoreError> {

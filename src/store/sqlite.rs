@@ -26,8 +26,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::session::{Key, Session, SessionId, SessionKey, Timestamp, User};
 use crate::store::{
-    Backup, CookieShape, Decide, Decision, Feed, Kept, Listing, Loaded, Retention, Scope, Store,
-    StoreError,
+    Backup, CookieShape, Decide, Decision, Feed, Kept, KeyChecks, Listing, Loaded, Retention,
+    Scope, Store, StoreError,
 };
 use backup::Freezer;
 use rows::Database;
@@ -234,6 +234,11 @@ impl Store for SqliteStore {
 
     async fn erase(&self, user: &User) -> Result<u64, StoreError> {
         self.call(|reply| Command::Erase(user.clone(), reply)).await
+    }
+
+    /// There are no others who could have another one.
+    async fn use_key(&self, _: &KeyChecks) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn backup(&self) -> Result<Backup, StoreError> {

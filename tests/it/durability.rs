@@ -5,6 +5,7 @@ mod backup;
 mod canary;
 mod core;
 mod crash;
+mod keys;
 mod migration;
 mod model;
 mod naive;

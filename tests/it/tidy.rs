@@ -39,7 +39,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("cookies", &[]),
         ("evictions", &[]),
         ("fields", &["part"]),
-        ("keyring", &[]),
+        ("keyring", &["file"]),
         ("metrics", &["levels"]),
         ("pages", &["language"]),
         ("policy", &[]),
@@ -88,6 +88,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
                 "api/backup",
                 "api/document",
                 "api/events",
+                "api/keys",
                 "api/person",
                 "api/report",
                 "api/sessions",
@@ -199,7 +200,10 @@ const RANKS: &[&[(&str, &[&str])]] = &[
     &[("attempt", &["form"])],
     &[(
         "cli",
-        &["args", "attempt", "backup", "help", "learn", "local", "remote", "report", "users"],
+        &[
+            "args", "attempt", "backup", "help", "key", "learn", "local", "remote", "report",
+            "users",
+        ],
     )],
 ];
 

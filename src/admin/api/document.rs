@@ -8,7 +8,7 @@ use axum::extract::State;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use super::{backup, events, person, report, sessions, users};
+use super::{backup, events, keys, person, report, sessions, users};
 use crate::admin::Admin;
 use crate::admin::problem::Problem;
 
@@ -29,6 +29,7 @@ use crate::admin::problem::Problem;
         users::limits,
         events::list,
         report::show,
+        keys::show,
         backup::take,
         super::reload,
     ),
