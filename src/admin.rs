@@ -28,7 +28,7 @@ use crate::explain::Section;
 use crate::metrics::{self, Metrics};
 use crate::report::Report;
 use crate::session::{Ceiling, Client, Session, SessionId, Timestamp, UserLimit};
-use crate::store::{Listing, StoreError};
+use crate::store::{Backup, Kept, Listing, StoreError};
 pub use auth::Tokens;
 use problem::Problem;
 
@@ -100,6 +100,19 @@ pub trait Control: Send + Sync {
     /// others, or why the old one stays.
     async fn reload(&self, by: &str) -> Result<String, String>;
 
+    /// Everything the store has of a (normalised) user's sessions, for the admin `by`.
+    async fn export_user(&self, user: &str, by: &str) -> Result<Vec<Kept>, StoreError>;
+
+    /// Ends a user's sessions and forgets whose they were; how many were live, and how many were
+    /// forgotten.
+    async fn erase_user(&self, user: &str, by: &str) -> Result<(u32, u64), StoreError>;
+
+    /// A copy of the store, for the admin `by`.
+    async fn backup(&self, by: &str) -> Result<Backup, StoreError>;
+
+    /// Which MAC keys are in use.
+    async fn mac_keys(&self) -> MacKeys;
+
     /// Whether every thread of the data plane gets on with its work.
     fn gets_on(&self) -> bool;
 
@@ -126,6 +139,19 @@ pub struct UntrackedUse {
     pub first_seen_at: Timestamp,
     pub last_seen_at: Timestamp,
     pub client: Client,
+}
+
+/// Which MAC keys are in use, by their fingerprints.
+#[derive(Clone, Debug, Default)]
+pub struct MacKeys {
+    /// Everything is made with it.
+    pub used: String,
+    pub accepted: Option<String>,
+    /// The accepted one came before the one that is used.
+    pub promoted: bool,
+    pub since: Timestamp,
+    /// Live sessions that nobody has used since then, and those that ended before.
+    pub unseen: (usize, usize),
 }
 
 /// What this process is.

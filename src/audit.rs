@@ -29,11 +29,14 @@ pub enum EventKind {
     LoginUnattributed,
     LimitChanged,
     ConfigReloaded,
+    BackupTaken,
+    UserExported,
+    UserErased,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::SessionCreated,
         Self::SessionRenewed,
         Self::SessionEnded,
@@ -44,6 +47,9 @@ impl EventKind {
         Self::LoginUnattributed,
         Self::LimitChanged,
         Self::ConfigReloaded,
+        Self::BackupTaken,
+        Self::UserExported,
+        Self::UserErased,
     ];
 
     /// The stable name.
@@ -59,6 +65,9 @@ impl EventKind {
             Self::LoginUnattributed => "login_unattributed",
             Self::LimitChanged => "limit_changed",
             Self::ConfigReloaded => "config_reloaded",
+            Self::BackupTaken => "backup_taken",
+            Self::UserExported => "user_exported",
+            Self::UserErased => "user_erased",
         }
     }
 
@@ -130,7 +139,7 @@ impl AuditEvent {
     /// With the user's name, escaped and cut to 256 characters.
     #[must_use]
     pub fn user(mut self, user: Option<&User>) -> Self {
-        self.user = user.map(|user| escape(user, USER_CHARS_MAX));
+        self.user = user.map(|user| user_in_events(user));
         self
     }
 
@@ -201,12 +210,21 @@ impl AuditLog {
         if let Ok(line) = serde_json::to_string(&event) {
             tracing::info!(target: TARGET, audit = line.as_str());
         }
+        if event.event == EventKind::UserErased {
+            // The line names the user, for those who must show that it was done; nothing else does.
+            event.user = None;
+        }
         self.trail.note(&event);
         if let Some(tap) = &self.tap {
             // Nobody listening is no error.
             let _ = tap.send(event);
         }
     }
+}
+
+/// A user's name as events have it.
+pub fn user_in_events(user: &str) -> String {
+    escape(user, USER_CHARS_MAX)
 }
 
 /// Whether a character can hide or break what stands around it on a terminal.

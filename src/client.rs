@@ -156,6 +156,11 @@ impl Caller {
     }
 }
 
+/// A peer as log lines show it.
+pub fn logged(peer: &Peer, keep: ClientAddress, keyring: &Keyring) -> Option<String> {
+    Caller::direct(peer, "").recorded(None, keep, keyring).address
+}
+
 /// Puts a comma behind what is in a list already.
 fn separate(list: &mut String) {
     if !list.is_empty() {

@@ -7,10 +7,10 @@ use crate::cookies::{self, Candidate};
 use crate::decide::KeyPair;
 use crate::keyring::Keyring;
 use crate::policy::Standing;
-use crate::registry::{Entry, Registry};
+use crate::registry::{Entry, Found, Registry};
 use crate::rules::expression::Filter;
 use crate::rules::{self, BASIC, Role, RuleSet};
-use crate::session::{EndReason, Ending, KeyUse, Mode, SessionKey, Timestamp};
+use crate::session::{EndReason, Ending, Key, KeyUse, Mode, SessionKey, Timestamp};
 use crate::settings::{SessionSettings, Untracked};
 use crate::stamp::{self, Lineage};
 
@@ -71,6 +71,8 @@ pub struct Presented {
     pub unproven: Vec<Bare>,
     /// Tokens that nobody issued through us.
     pub untracked: Vec<SessionKey>,
+    /// Keys of credentials that only the other MAC key knew: with these they are known by the first.
+    pub rekeyed: Vec<Key>,
 }
 
 /// What it takes to judge.
@@ -123,7 +125,7 @@ impl Judge<'_> {
             } else {
                 candidate
             };
-            let verified = stamp::verify(self.keyring, self.app, candidate.name, candidate.value);
+            let verified = self.verified(candidate, &mut presented.rekeyed);
             let lineage = verified.as_ref().map(|(_, lineage)| *lineage);
             let value = verified.map_or_else(|| candidate.value.to_vec(), |(value, _)| value);
             let bare = Bare { name: candidate.name.to_owned(), value };
@@ -132,7 +134,7 @@ impl Judge<'_> {
                 heads.push(bare);
                 continue;
             }
-            match self.held(candidate, lineage) {
+            match self.held(candidate, lineage, &mut presented.rekeyed) {
                 Held::Session(entry) => sessions.push((entry, bare, lineage)),
                 Held::Over(entry, ending, expired_now) => {
                     presented.expire.push(bare.name.clone());
@@ -173,7 +175,71 @@ impl Judge<'_> {
         Keys { keyring: self.keyring, app: self.app, rules: self.rules }
     }
 
-    fn held(&self, candidate: &Candidate<'_>, lineage: Option<Lineage>) -> Held {
+    /// The value behind a stamp and its lineage, if we made it: by the first key, by the other, or by
+    /// one that is gone, when it was seen while that was still there.
+    fn verified(
+        &self,
+        candidate: &Candidate<'_>,
+        rekeyed: &mut Vec<Key>,
+    ) -> Option<(Vec<u8>, Lineage)> {
+        let Candidate { name, value } = *candidate;
+        let by = |keyring| stamp::verify(keyring, self.app, name, value);
+        if let Some(verified) = by(self.keyring) {
+            return Some(verified);
+        }
+        // Not a stamp, for the most part.
+        let (bare, lineage) = stamp::unverified(value)?;
+        let seen = |keyring: &Keyring| keyring.token(self.app, &stamped(name), value);
+        let key = seen(self.keyring);
+        if self.registry.lookup(key).is_some() {
+            return Some((bare, lineage));
+        }
+        let other = self.keyring.other()?;
+        if by(other).is_none() && self.registry.lookup(seen(other)).is_none() {
+            return None;
+        }
+        // It is known by all its bytes from now on, since the key may go.
+        let found = self.registry.lookup(lineage.key());
+        let known = found.filter(|found| found.key_use == KeyUse::Bearer);
+        if let Some(found) = known.filter(|_| self.keyring.is_promoted()) {
+            let (session, key_use) = (found.entry.id, found.key_use);
+            rekeyed.push(Key { key, exact: key, session, key_use, since: found.since });
+        }
+        Some((bare, lineage))
+    }
+
+    /// What a value is known by: the key by which it will be, and what the registry has of it, by
+    /// that or by the other MAC key's; with whether they are the very bytes.
+    fn by_value(
+        &self,
+        name: &str,
+        value: &[u8],
+        rekeyed: &mut Vec<Key>,
+    ) -> (SessionKey, Option<(Found, bool)>, bool) {
+        let (key, exact) = self.keys().of(name, value);
+        if let Some(found) = self.registry.lookup(key) {
+            let same = found.exact.is_none_or(|issued| issued == exact);
+            return (key, Some((found, same)), false);
+        }
+        let mut quarantined = self.registry.is_quarantined(key);
+        let Some(other) = self.keyring.other() else { return (key, None, quarantined) };
+        let (other_key, other_exact) = Keys { keyring: other, ..self.keys() }.of(name, value);
+        quarantined |= self.registry.is_quarantined(other_key);
+        let Some(found) = self.registry.lookup(other_key) else { return (key, None, quarantined) };
+        let same = found.exact.is_none_or(|issued| issued == other_exact);
+        if same && self.keyring.is_promoted() {
+            let (session, key_use, since) = (found.entry.id, found.key_use, found.since);
+            rekeyed.push(Key { key, exact, session, key_use, since });
+        }
+        (key, Some((found, same)), quarantined)
+    }
+
+    fn held(
+        &self,
+        candidate: &Candidate<'_>,
+        lineage: Option<Lineage>,
+        rekeyed: &mut Vec<Key>,
+    ) -> Held {
         if let Some(lineage) = lineage {
             return match self.registry.lookup(lineage.key()) {
                 Some(found) => self.by_use(found.entry, found.key_use, found.since),
@@ -189,16 +255,16 @@ impl Judge<'_> {
         if windows.any(|window| window.eq_ignore_ascii_case(stamp::MARK)) {
             return Held::Nothing;
         }
-        let (key, exact) = self.keys().of(candidate.name, candidate.value);
-        match self.registry.lookup(key) {
-            Some(found) if found.exact.is_none_or(|issued| issued == exact) => {
+        let (key, found, quarantined) = self.by_value(candidate.name, candidate.value, rekeyed);
+        match found {
+            Some((found, true)) => {
                 if candidate.name == BASIC && self.starts_anew(&found.entry, found.key_use) {
                     return Held::Untracked(key);
                 }
                 self.by_use(found.entry, found.key_use, found.since)
             }
-            Some(_) => Held::Nothing,
-            None if self.registry.is_quarantined(key) => Held::Nothing,
+            Some((_, false)) => Held::Nothing,
+            None if quarantined => Held::Nothing,
             // Some app would read another value: perhaps an ended session's.
             None if cookie && !cookies::reads_alike(candidate.value) => Held::Nothing,
             None => Held::Untracked(key),
@@ -233,6 +299,11 @@ impl Judge<'_> {
             _ => Held::Session(entry),
         }
     }
+}
+
+/// Under which name a stamped value is hashed as a whole. No cookie is called so.
+fn stamped(name: &str) -> String {
+    format!(":stamped {name}")
 }
 
 /// HTTP Basic as one device sends it; see [`basic_code`].

@@ -251,6 +251,18 @@ pub fn set_limit(limit: &UserLimit, configured: Option<u32>, live: &[Session]) -
     Plan { limits: vec![limit.clone()], events: vec![event], ..Plan::default() }
 }
 
+/// Ends every session of a user who is to be forgotten, also when observing, and takes a limit of
+/// the user's own back.
+pub fn erase(how: &How, taken_back: Option<&UserLimit>, live: &[Session]) -> Plan {
+    let mut draft = Draft { plan: Plan::default(), mode: Mode::Enforce };
+    for session in live {
+        draft.end(session, how, None);
+    }
+    draft.plan.decision = Decision::Ended { count: draft.ended() };
+    draft.plan.limits.extend(taken_back.cloned());
+    draft.plan
+}
+
 /// Forgets what observing noted about these sessions: from now on they count again.
 pub fn forget_observed(live: &[Session]) -> Plan {
     let noted = live.iter().filter(|session| session.would_end.is_some());

@@ -35,6 +35,11 @@ impl Evictions {
         times.push_back(now);
     }
 
+    /// Forgets a user.
+    pub fn forget(&self, user: &str) {
+        self.users.lock().remove(user);
+    }
+
     /// How many of the user's sessions were evicted within the last `window_ms`.
     pub fn recent(&self, user: &str, window_ms: i64, now: Timestamp) -> usize {
         let users = self.users.lock();

@@ -1,14 +1,16 @@
 //! The MAC keys: read or created from `key_file`, one derived key per purpose. Everything that is
-//! hashed, signed or compared with a key goes through here; the secret itself never leaves.
+//! hashed, signed or compared with a key goes through here; the secret itself never leaves. There may
+//! be two: everything is made with the first, and what the other made is still known.
 
-use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+pub mod file;
+
 use std::path::Path;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use crate::session::{SessionId, SessionKey};
+use self::file::KeyFile;
+use crate::session::{SessionId, SessionKey, Timestamp};
 
 type HmacSha256 = Hmac<Sha256>;
 
@@ -21,6 +23,12 @@ pub struct Keyring {
     stamp: HmacSha256,
     value: HmacSha256,
     address: HmacSha256,
+    /// Tells this key from others, and says nothing of it.
+    fingerprint: [u8; 16],
+    other: Option<Box<Self>>,
+    /// The other is the next one, not the one before.
+    other_is_next: bool,
+    since: Timestamp,
 }
 
 /// Why the key file cannot be used.
@@ -29,9 +37,15 @@ pub enum KeyError {
     #[error("cannot read or create the key file {path}: {source}")]
     Io { path: String, source: std::io::Error },
     #[error(
-        "the key file {0} must hold exactly 64 hexadecimal digits; restore it from backup, or delete it to start anew (every stamped cookie becomes invalid)"
+        "the key file {0} must hold exactly 64 hexadecimal digits, or two such lines; restore it from backup, or delete it to start anew (every stamped cookie becomes invalid)"
     )]
     Malformed(String),
+    #[error(
+        "the key file {0} does not hold the key that is in use: every session would be lost. Keep it as the second line, or stop and start to give everything up"
+    )]
+    Foreign(String),
+    #[error("{0}")]
+    Refused(String),
     #[error("the key file {path} can be read by others (mode {mode:o}); run: chmod 600 {path}")]
     Exposed { path: String, mode: u32 },
     #[error("the system gives no random numbers: {0}")]
@@ -50,30 +64,64 @@ impl Keyring {
             stamp: derive("headcount stamp 1"),
             value: derive("headcount value 1"),
             address: derive("headcount address 1"),
+            fingerprint: truncated(&derive("headcount fingerprint 1"), &[]),
+            other: None,
+            other_is_next: false,
+            since: Timestamp(0),
         }
     }
 
     /// Reads the key file; creates it with mode 0600 when there is none.
     pub fn open(path: &Path) -> Result<Self, KeyError> {
-        let shown = path.display().to_string();
-        let io = |source| KeyError::Io { path: shown.clone(), source };
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => {
-                let mode = std::fs::metadata(path).map_err(io)?.permissions().mode() & 0o777;
-                if mode & 0o077 != 0 {
-                    return Err(KeyError::Exposed { path: shown, mode });
-                }
-                text
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let text = format!("{}\n", hex(&random::<MASTER_BYTES>()?));
-                create_private(path, &text).map_err(io)?;
-                text
-            }
-            Err(error) => return Err(io(error)),
-        };
-        let master = unhex(text.trim()).ok_or(KeyError::Malformed(shown))?;
-        Ok(Self::new(&master))
+        KeyFile::open(path).map(|file| Self::of(&file))
+    }
+
+    /// Reads the key file again. It must still know what this made.
+    pub fn again(&self, path: &Path) -> Result<Self, KeyError> {
+        let new = Self::of(&KeyFile::read(path)?);
+        if new.accepts(self) {
+            return Ok(new);
+        }
+        Err(KeyError::Foreign(path.display().to_string()))
+    }
+
+    fn accepts(&self, key: &Self) -> bool {
+        self.each().any(|own| own.fingerprint == key.fingerprint)
+    }
+
+    /// Whether everything that `before` knew is still known.
+    pub fn accepts_all_of(&self, before: &Self) -> bool {
+        before.each().all(|key| self.accepts(key))
+    }
+
+    fn of(file: &KeyFile) -> Self {
+        let other = file.other().map(|master| Box::new(Self::new(master)));
+        let other_is_next = file.other_is_next();
+        Self { other, other_is_next, since: file.since(), ..Self::new(file.first()) }
+    }
+
+    /// The key that is accepted beside this one, if there is any.
+    pub fn other(&self) -> Option<&Self> {
+        self.other.as_deref()
+    }
+
+    /// Whether the other key came before this one.
+    pub fn is_promoted(&self) -> bool {
+        self.other.is_some() && !self.other_is_next
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(self.other())
+    }
+
+    /// Tells this key from others; no secret.
+    pub fn fingerprint(&self) -> String {
+        hex(&self.fingerprint[..4])
+    }
+
+    /// Since when everything is made with this key, as far as the file tells.
+    pub fn since(&self) -> Timestamp {
+        self.since
     }
 
     /// The MAC that ties a cookie value to a lineage. Every part is length-prefixed, so no two
@@ -122,28 +170,9 @@ pub fn random_session_id() -> Result<SessionId, KeyError> {
     random().map(SessionId)
 }
 
-fn create_private(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
-}
-
 /// Lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<[u8; MASTER_BYTES]> {
-    let bytes = text.as_bytes();
-    if bytes.len() != MASTER_BYTES * 2 || !bytes.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    let mut master = [0; MASTER_BYTES];
-    for (slot, pair) in master.iter_mut().zip(bytes.chunks(2)) {
-        *slot = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(master)
 }
 
 #[cfg(test)]
@@ -151,29 +180,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_file_is_private_and_stable() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("k");
-        let first = Keyring::open(&path).unwrap();
-        let second = Keyring::open(&path).unwrap();
-        assert_eq!(first.token("a", "n", b"v"), second.token("a", "n", b"v"));
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(Keyring::open(&path), Err(KeyError::Exposed { .. })));
-    }
-
-    #[test]
-    fn a_damaged_key_file_is_not_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("k");
-        create_private(&path, "abc").unwrap();
-        assert!(matches!(Keyring::open(&path), Err(KeyError::Malformed(_))));
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "abc");
-    }
-
-    #[test]
     fn shifting_bytes_between_parts_changes_the_hash() {
         let keyring = Keyring::new(&[7; 32]);
         assert_ne!(keyring.token("ab", "c", b"d"), keyring.token("a", "bc", b"d"));
+    }
+
+    #[test]
+    fn a_file_read_again_must_know_what_was_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("k");
+        let first = Keyring::open(&path).unwrap();
+        assert!(first.other().is_none() && !first.is_promoted());
+        file::stage(&path, false).unwrap();
+        let staged = first.again(&path).unwrap();
+        assert_eq!(staged.fingerprint(), first.fingerprint());
+        assert!(!staged.is_promoted());
+        let next = staged.other().unwrap().token("a", "n", b"v");
+        file::promote(&path).unwrap();
+        let promoted = staged.again(&path).unwrap();
+        assert!(promoted.is_promoted());
+        assert_eq!(promoted.token("a", "n", b"v"), next);
+        assert_eq!(promoted.other().unwrap().fingerprint(), first.fingerprint());
+        file::retire(&path).unwrap();
+        assert!(promoted.again(&path).is_ok());
+        assert!(!promoted.again(&path).unwrap().accepts_all_of(&promoted));
+        assert!(promoted.accepts_all_of(&staged));
+        assert!(matches!(first.again(&path), Err(KeyError::Foreign(_))));
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(first.again(&path), Err(KeyError::Io { .. })));
+        assert!(!path.exists(), "it is not made anew");
     }
 }

@@ -102,6 +102,7 @@ pub mod demo;
 pub mod explain;
 pub mod fetch;
 pub mod learn;
+pub mod private_file;
 pub mod terminal;
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use tokio::time::{Instant as Deadline, timeout_at};
 
 use crate::audit::{AuditEvent, EventKind};
 use crate::body::{AppBody, Body, RequestBody};
-use crate::client::Caller;
+use crate::client::{self, Caller};
 use crate::clock::Clock;
 use crate::cookies::{self, Candidate, Scan};
 use crate::credentials::{Bare, Judge, Keys, Presented};
@@ -223,6 +223,7 @@ impl Worker {
     fn notice(&self, exchange: &Exchange) {
         let proxy = &*self.proxy;
         let presented = &exchange.presented;
+        proxy.rekey(presented);
         let now = proxy.clock.now();
         for key in &presented.untracked {
             proxy.metrics.untracked_requests.inc();
@@ -483,7 +484,7 @@ impl Proxy {
             target: "headcount::refused",
             reason = refusal.code(),
             status = refusal.status().as_u16(),
-            %peer,
+            peer = client::logged(&peer, self.settings.log.client_address, &self.keyring),
             reference,
             untold = (untold > 0).then_some(untold),
             "request refused"

@@ -1,10 +1,11 @@
 //! Step 7: every change of a session goes through here, as one decision in one store transaction.
 //! The store commits first; the registry and the audit trail follow through the feed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::audit::{AuditEvent, AuditLog, EventKind};
+use crate::audit::{self, AuditEvent, AuditLog, EventKind};
 use crate::clock::Clock;
 use crate::decide::{self, How, Login, Rotation};
 use crate::evictions::Evictions;
@@ -31,6 +32,7 @@ pub struct RegistryFeed {
 
 impl Feed for RegistryFeed {
     fn committed(&self, change: Committed) {
+        self.forget_erased(&change);
         self.registry.apply(&change);
         self.user_limits.put(&change.limits);
         for event in change.events {
@@ -50,6 +52,7 @@ impl Feed for RegistryFeed {
                 self.metrics.revocation_delay_seconds.observe(age.as_secs_f64());
             }
         }
+        self.forget_erased(&change);
         self.registry.apply(&change);
         self.user_limits.put(&change.limits);
     }
@@ -60,6 +63,27 @@ impl Feed for RegistryFeed {
 
     fn last_seen_at(&self, session: SessionId) -> Option<Timestamp> {
         self.registry.last_seen_at(session)
+    }
+}
+
+impl RegistryFeed {
+    /// A user has been erased, here or at another replica: ended sessions come without a name.
+    fn forget_erased(&self, change: &Committed) {
+        let nobodys = change.sessions.iter().filter(|one| one.user.is_none() && one.end.is_some());
+        let (mut users, mut at_rest) = (HashSet::new(), HashSet::new());
+        for session in nobodys {
+            match self.registry.by_id(session.id) {
+                Some(entry) => users.extend(entry.user.clone()),
+                None => _ = at_rest.insert(session.id),
+            }
+        }
+        if !at_rest.is_empty() {
+            users.extend(self.registry.forget_names(&at_rest));
+        }
+        for user in users {
+            self.evictions.forget(&user);
+            self.audit.trail.forget(&audit::user_in_events(&user));
+        }
     }
 }
 
@@ -190,6 +214,31 @@ impl Recorder {
         let scope = Scope { user: Some(user), ids: Vec::new() };
         let decide: Decide = Box::new(move |live| decide::set_limit(&limit, max, live));
         self.transact(scope, decide).await.map(drop)
+    }
+
+    /// Forgets a user: ends the live sessions, then takes name and client off everything that is
+    /// kept. Tells how many sessions were live, and how many were forgotten.
+    pub async fn erase_user(&self, user: &str, by: &str) -> Result<(u32, u64), StoreError> {
+        let (user, how) = (User::from(user), How::admin(by, self.clock.now()));
+        let taken_back = self.user_limits.of(&user).map(|set| UserLimit {
+            ceiling: Ceiling::Configured,
+            set_at: how.now.max(set.set_at),
+            set_by: by.to_owned(),
+            ..set
+        });
+        let scope = Scope { user: Some(user.clone()), ids: Vec::new() };
+        let decide: Decide = Box::new(move |live| decide::erase(&how, taken_back.as_ref(), live));
+        let ended = count(&self.transact(scope, decide).await?);
+        let mut erased = 0;
+        loop {
+            match self.store.erase(&user).await? {
+                0 => break,
+                some => erased += some,
+            }
+        }
+        self.evictions.forget(&user);
+        self.audit.trail.forget(&audit::user_in_events(&user));
+        Ok((ended, erased))
     }
 
     async fn end_where(

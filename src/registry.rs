@@ -121,6 +121,25 @@ impl Registry {
         noted
     }
 
+    /// How many live sessions nobody has used since, and how many had ended before.
+    pub fn unseen_since(&self, since: Timestamp) -> (usize, usize) {
+        let (mut live, mut ended) = (0, 0);
+        self.look_through(|_, entry| match entry.ending() {
+            None => live += usize::from(entry.last_seen_at() < since),
+            Some(ending) => ended += usize::from(ending.at < since),
+        });
+        let mut cursor = None;
+        loop {
+            let (some, next) = self.table.read().buried_before(since, cursor, SWEPT_MAX);
+            ended += some;
+            if next.is_none() {
+                break;
+            }
+            cursor = next;
+        }
+        (live, ended)
+    }
+
     /// How many counting sessions each user has who has any.
     pub fn crowd(&self) -> HashMap<User, u32> {
         let mut crowd = HashMap::new();

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
 use crate::audit::AuditEvent;
 use crate::session::{Key, Session, SessionId, SessionKey, Timestamp, User, UserLimit};
@@ -152,6 +154,9 @@ pub enum StoreError {
     /// It took longer than `store.timeout`.
     #[error("the store did not answer within {0} ms")]
     Timeout(u64),
+    /// There is no copy to be had; says why, or where.
+    #[error("{0}")]
+    NoBackup(String),
     /// The store's writer has stopped.
     #[error("the store has stopped")]
     Stopped,
@@ -188,6 +193,39 @@ impl Loaded {
 
 /// Who takes the pages of what is loaded.
 pub type Take = Box<dyn FnMut(Loaded) + Send>;
+
+/// A copy of the store in pieces, as it was when it was asked for. Dropping it gives it up.
+pub struct Backup {
+    pub bytes: u64,
+    pub pieces: mpsc::Receiver<std::io::Result<Bytes>>,
+}
+
+/// What tells the MAC keys of one replica from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyChecks {
+    pub used: [u8; 16],
+    /// Still, or already.
+    pub accepted: Option<[u8; 16]>,
+    /// The one that is used came after the one that is accepted.
+    pub promoted: bool,
+}
+
+impl KeyChecks {
+    /// Whether what was made with this key is understood.
+    pub fn know(&self, check: &[u8]) -> bool {
+        self.used == check || self.accepted.is_some_and(|accepted| accepted == check)
+    }
+}
+
+/// A session as the store keeps it, shown to nobody but its user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub session: Session,
+    /// No longer history: kept so that its tokens stay dead.
+    pub hidden: bool,
+    /// Keyed hashes of tokens, the current ones and those that are dead.
+    pub keys: u32,
+}
 
 /// A durable place for sessions. Every method is one transaction; `Ok` means committed.
 #[async_trait]
@@ -234,6 +272,21 @@ pub trait Store: Send + Sync {
 
     /// Answers when the store can write.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Everything kept of a user's sessions, oldest login first; goes on after `after_login_seq`, and
+    /// is at its end when it is empty.
+    async fn kept_of(&self, user: &User, after_login_seq: i64) -> Result<Vec<Kept>, StoreError>;
+
+    /// Forgets whose some of the user's ended sessions were, and their clients: those that are only
+    /// history go, of the others nothing stays but what keeps their tokens dead. Answers how many; 0:
+    /// there are no more.
+    async fn erase(&self, user: &User) -> Result<u64, StoreError>;
+
+    /// From now on keys are made with another MAC key; replicas that do not know it may not start.
+    async fn use_key(&self, keys: &KeyChecks) -> Result<(), StoreError>;
+
+    /// A copy with everything that was answered before; nobody waits for it meanwhile.
+    async fn backup(&self) -> Result<Backup, StoreError>;
 
     /// Ends when the store can do nothing any more, whatever the reason.
     async fn stopped(&self);

@@ -1,8 +1,11 @@
 //! The calls of `/api/v1`, and their description, which is made from the same types and handlers.
 //! Names and shapes are an interface.
 
+mod backup;
 mod document;
 mod events;
+mod keys;
+mod person;
 mod report;
 mod sessions;
 mod users;
@@ -37,12 +40,15 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
     Router::new()
         .route("/sessions", get(sessions::list).delete(sessions::end_all))
         .route("/sessions/{id}", get(sessions::show).delete(sessions::end))
-        .route("/users/{user}", get(users::show))
+        .route("/users/{user}", get(users::show).delete(person::erase))
+        .route("/users/{user}/export", get(person::export))
         .route("/users/{user}/sessions", delete(users::end))
         .route("/users/{user}/limit", put(users::set_limit).delete(users::take_limit_back))
         .route("/limits", get(users::limits))
         .route("/events", get(events::list))
         .route("/report", get(report::show))
+        .route("/keys", get(keys::show))
+        .route("/backup", get(backup::take))
         .route("/reload", post(reload))
         .route("/openapi.json", get(document::show))
 }

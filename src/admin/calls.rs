@@ -166,6 +166,17 @@ pub(super) async fn set_limit(
     Ok(admin.control.set_limit(user, ceiling, &caller.name).await?)
 }
 
+/// Forgets a user.
+pub(super) async fn erase_user(
+    admin: &Admin,
+    caller: &Caller,
+    user: &str,
+) -> Result<(u32, u64), Problem> {
+    caller.require(AdminRole::Admin)?;
+    tracing::warn!(target: "headcount::admin", by = &*caller.name, "a user is forgotten");
+    Ok(admin.control.erase_user(user, &caller.name).await?)
+}
+
 /// The one spelling of a user's name, as it is counted.
 pub(super) fn user_name(control: &dyn Control, user: &str) -> Result<String, Problem> {
     let long = user.chars().nth(USER_CHARS_MAX).is_some();

@@ -64,6 +64,9 @@ impl IntoResponse for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
+        if let StoreError::NoBackup(why) = error {
+            return Self::new(StatusCode::CONFLICT, "no_backup", why);
+        }
         let error: &(dyn std::error::Error + 'static) = &error;
         tracing::error!(target: "headcount::admin", error, "the store failed");
         Self::new(

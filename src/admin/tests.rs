@@ -177,6 +177,28 @@ impl Control for Memory {
         self.not_ready.clone().map_or(Ok("0123456789ab".to_owned()), Err)
     }
 
+    async fn mac_keys(&self) -> MacKeys {
+        MacKeys { used: "01234567".to_owned(), ..MacKeys::default() }
+    }
+
+    async fn export_user(&self, user: &str, _: &str) -> Result<Vec<Kept>, StoreError> {
+        let mut sessions = self.sessions.lock().clone();
+        sessions.retain(|session| session.user.as_deref() == Some(user));
+        let kept = |session| Kept { session, hidden: false, keys: 2 };
+        Ok(sessions.into_iter().map(kept).collect())
+    }
+
+    async fn erase_user(&self, user: &str, _: &str) -> Result<(u32, u64), StoreError> {
+        let mut sessions = self.sessions.lock();
+        let before = sessions.len();
+        sessions.retain(|session| session.user.as_deref() != Some(user));
+        Ok((0, (before - sessions.len()) as u64))
+    }
+
+    async fn backup(&self, _: &str) -> Result<Backup, StoreError> {
+        Err(StoreError::NoBackup("there is nothing to copy".to_owned()))
+    }
+
     fn gets_on(&self) -> bool {
         true
     }

@@ -94,6 +94,14 @@ impl Trail {
         (missed, feed)
     }
 
+    /// Forgets every event about a user, by the name that events have.
+    pub fn forget(&self, user: &str) {
+        let mut kept = self.kept.lock();
+        let others = |noted: &Arc<Noted>| noted.event.user.as_deref() != Some(user);
+        kept.events.retain(others);
+        kept.by_admins.retain(others);
+    }
+
     /// Ends within the last two days, oldest first; what was before the start is not known.
     pub fn ends(&self) -> Vec<EndsSlot> {
         self.kept.lock().slots.iter().copied().collect()
@@ -149,6 +157,22 @@ mod tests {
         assert_eq!(missed.iter().map(|noted| noted.id).collect::<Vec<_>>(), [all[0].id]);
         trail.note(&ended(9, Initiator::Policy));
         assert_eq!(feed.try_recv().unwrap().event.time, Timestamp(9));
+    }
+
+    #[test]
+    fn what_was_about_a_user_is_forgotten() {
+        let trail = Trail::default();
+        for user in ["ann", "bob"] {
+            let mut event = ended(1, Initiator::Admin);
+            event.user = Some(user.to_owned());
+            trail.note(&event);
+        }
+        trail.forget("ann");
+        for by_admins in [false, true] {
+            let left = trail.before(None, by_admins);
+            assert_eq!(left.len(), 1);
+            assert_eq!(left[0].event.user.as_deref(), Some("bob"));
+        }
     }
 
     #[test]

@@ -19,8 +19,10 @@ Run it:
   migrate            copy the sessions of an SQLite file to PostgreSQL
 Look after it (through the admin API):
   sessions           list, show and end sessions
-  users              show a user, set the limit of one
+  users              show a user, set the limit of one, export or erase one
   report             tell what limits would have done, and which accounts look shared
+  key                show, rotate, stage, promote and retire the key of stamps and hashes
+  backup FILE        copy the SQLite store, also while it is in use
   health             ask whether a running proxy is ready
 
 Options: -h, --help (after a command: help for it) · -V, --version
@@ -134,14 +136,18 @@ headcount sessions list|show|end [OPTIONS]
 ";
 
 const USERS: &str = "\
-headcount users show|limit|limits [OPTIONS]
+headcount users show|limit|limits|export|erase [OPTIONS]
 
   users show NAME [--json]
   users limit NAME N|unlimited|configured
   users limits [--json]
+  users export NAME
+  users erase NAME
 
 A limit holds from the next sign-in on, on all replicas, and beats what is configured; `configured`
-takes it back.
+takes it back. `export` prints everything that is kept of a user, as JSON. `erase` ends the user's
+sessions and takes name and client off everything that is kept; dead tokens stay dead. Both need the
+role admin. Logs and backups are yours to look after.
 
   --admin URL          the admin API, as in http://127.0.0.1:9901
   -c, --config FILE    or the configuration that says where it is
@@ -161,6 +167,41 @@ to 5, who uses most sessions at once, and which accounts look shared, with the e
 
   --admin URL          the admin API, as in http://127.0.0.1:9901
   -c, --config FILE    or the configuration that says where it is
+  --token-file FILE    the admin token; or put it into the environment variable HEADCOUNT_TOKEN
+";
+
+const KEY: &str = "\
+headcount key show|rotate|stage|promote|retire -c FILE [OPTIONS]
+
+  key show       tells the keys in the key file by their fingerprints
+  key rotate     a new key; the one before is still accepted
+  key stage      with several replicas: a new key that is accepted and not used yet
+  key promote    then: the staged key is used, the one before is still accepted
+  key retire     the earlier key is accepted no longer
+
+Changes `store.key_file`, in one step. A running Headcount takes it with the next reload. With several
+replicas: stage, copy the file to all and reload each, promote, copy and reload again. At most two keys
+are there: a third takes the place of the first, and with it go the sessions that nobody used since the
+last rotation; how many is told, and it is done only with --drop-earlier.
+
+  --drop-earlier       the earlier key may go
+
+  -c, --config FILE    the configuration
+  --token-file FILE    an admin token, to ask how many sessions would be lost; or put it into the
+                       environment variable HEADCOUNT_TOKEN
+";
+
+const BACKUP: &str = "\
+headcount backup FILE [OPTIONS]
+
+Copies the SQLite store to FILE, with everything that was acknowledged before, and looks through the
+copy. A running Headcount gives it through its admin API (role admin) and goes on meanwhile; one that
+does not run need not be asked, with -c. The key is not in it: keep `store.key_file` in another place.
+
+  --overwrite          FILE may be there already
+
+  --admin URL          the admin API, as in http://127.0.0.1:9901
+  -c, --config FILE    or the configuration that says where it is, and where the store is
   --token-file FILE    the admin token; or put it into the environment variable HEADCOUNT_TOKEN
 ";
 
@@ -188,6 +229,8 @@ pub(super) fn of(command: &str) -> Option<&'static str> {
         "sessions" => SESSIONS,
         "users" => USERS,
         "report" => REPORT,
+        "key" => KEY,
+        "backup" => BACKUP,
         "health" => HEALTH,
         _ => return None,
     })

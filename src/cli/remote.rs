@@ -5,14 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::{Access, Action, FAILED, OK, USAGE, local};
 use crate::audit;
-use crate::fetch::fetch;
+use crate::fetch::{FetchError, fetch, fetch_into};
 use crate::terminal::{complain, safe, say};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -129,6 +129,28 @@ impl Api {
         path: &str,
         json: Option<&Value>,
     ) -> Result<Bytes, String> {
+        let request = self.request(method, path, json)?;
+        let fetched = block_on(fetch(&self.authority, request, TIMEOUT))?;
+        good(fetched.map_err(|error| chain(&error))?)
+    }
+
+    /// An answer of any size, in pieces.
+    pub(super) fn stream(
+        &self,
+        path: &str,
+        keep: impl FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> Result<(), String> {
+        let request = self.request(Method::GET, path, None)?;
+        let fetched = block_on(fetch_into(&self.authority, request, TIMEOUT, keep))?;
+        good(fetched.map_err(|error| chain(&error))?).map(drop)
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        json: Option<&Value>,
+    ) -> Result<Request<Full<Bytes>>, String> {
         let mut request =
             Request::builder().method(method).uri(path).header(header::HOST, &self.authority);
         if json.is_some() {
@@ -137,26 +159,32 @@ impl Api {
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request = request
+        request
             .body(Full::from(json.map(Value::to_string).unwrap_or_default()))
-            .map_err(|_| "this token cannot be sent in a header".to_owned())?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| error.to_string())?;
-        let response =
-            runtime.block_on(fetch(&self.authority, request, TIMEOUT)).map_err(|error| {
-                let cause = std::error::Error::source(&error);
-                cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
-            })?;
-        if response.status() == StatusCode::OK {
-            return Ok(response.into_body());
-        }
-        let body = serde_json::from_slice::<Value>(response.body()).ok();
-        let told = |name: &str| body.as_ref()?.get(name)?.as_str().map(str::to_owned);
-        let detail = told("detail").or_else(|| told("reason")).unwrap_or_default();
-        Err(format!("{} {detail}", response.status()).trim_end().to_owned())
+            .map_err(|_| "this token cannot be sent in a header".to_owned())
     }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.map_err(|error| error.to_string())?.block_on(work))
+}
+
+/// What went wrong, with its cause.
+fn chain(error: &FetchError) -> String {
+    let cause = std::error::Error::source(error);
+    cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}
+
+/// The body of a good answer, or what the other one says.
+fn good(response: Response<Bytes>) -> Result<Bytes, String> {
+    if response.status() == StatusCode::OK {
+        return Ok(response.into_body());
+    }
+    let body = serde_json::from_slice::<Value>(response.body()).ok();
+    let told = |name: &str| body.as_ref()?.get(name)?.as_str().map(str::to_owned);
+    let detail = told("detail").or_else(|| told("reason")).unwrap_or_default();
+    Err(format!("{} {detail}", response.status()).trim_end().to_owned())
 }
 
 fn list(

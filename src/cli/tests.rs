@@ -1,5 +1,6 @@
 //! How command lines are understood, and what is said about those that are not.
 
+use super::learn::Source;
 use super::*;
 
 fn parsed(line: &str) -> Result<Command, String> {
@@ -35,6 +36,12 @@ fn commands_are_understood() {
     assert_eq!(parsed("report --html --admin http://h:1"), Ok(Command::Report { access, wanted }));
     let (config, from) = ("a".into(), "b.db".into());
     assert_eq!(parsed("migrate -c a --from b.db"), Ok(Command::Migrate { config, from }));
+    let access = Access { config: Some("a".into()), ..Access::default() };
+    let key = |act, drop_earlier| Command::Key { access: access.clone(), act, drop_earlier };
+    assert_eq!(parsed("key rotate -c a"), Ok(key(KeyAct::Rotate, false)));
+    assert_eq!(parsed("key stage -c a --drop-earlier"), Ok(key(KeyAct::Stage, true)));
+    let backup = Command::Backup { access, to: "b.db".into(), overwrite: true };
+    assert_eq!(parsed("backup b.db -c a --overwrite"), Ok(backup));
     assert_eq!(parsed("--version"), Ok(Command::Version));
     assert_eq!(parsed("--help"), Ok(Command::Help(help::GENERAL)));
     assert!(matches!(parsed("serve --help"), Ok(Command::Help(text)) if text.contains("serve")));
@@ -58,9 +65,12 @@ fn misuse_is_told() {
         ("", "which command?"),
         ("dance", "there is no command \"dance\""),
         ("report", "where is the admin API? Give --admin URL or -c FILE"),
-        ("users", "show, limit or limits?"),
+        ("users", "show, limit, limits, export or erase?"),
         ("users limit alice --admin x", "an argument is missing"),
-        ("users kill alice --admin x", "users knows show, limit and limits, not \"kill\""),
+        (
+            "users kill alice --admin x",
+            "users knows show, limit, limits, export and erase, not \"kill\"",
+        ),
         ("learn", "learn from what? Give --upstream URL or --har FILE"),
         ("learn --upstream x --har y", "give --upstream or --har, not both"),
         ("learn --har y --json", "--json does not belong here"),
@@ -68,6 +78,12 @@ fn misuse_is_told() {
         ("check --try x", "which configuration? Give -c FILE"),
         ("serve", "which configuration? Give -c FILE"),
         ("migrate -c a", "from where? Give --from FILE, the SQLite store"),
+        ("key", "show, rotate, stage, promote or retire?"),
+        ("key lose -c a", "key knows show, rotate, stage, promote and retire, not \"lose\""),
+        ("key rotate", "which configuration? Give -c FILE"),
+        ("key promote -c a --drop-earlier", "--drop-earlier does not belong here"),
+        ("backup -c a", "an argument is missing"),
+        ("backup b", "where is the admin API? Give --admin URL or -c FILE"),
         ("serve a.toml", "\"a.toml\" is one argument too many"),
         ("check -c a --json", "--json does not belong here"),
         ("demo --port 70000", "cannot parse argument \"70000\""),

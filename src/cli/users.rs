@@ -23,6 +23,8 @@ pub(super) fn run(access: &Access, action: &UserAction) -> u8 {
         UserAction::Show { user, json } => show(&api, user, *json),
         UserAction::Limit { user, max } => limit(&api, user, max),
         UserAction::Limits { json } => limits(&api, *json),
+        UserAction::Export { user } => export(&api, user),
+        UserAction::Erase { user } => erase(&api, user),
     };
     done.map_or_else(fail, |()| OK)
 }
@@ -81,6 +83,18 @@ fn limits(api: &Api, json: bool) -> Result<(), String> {
         rows.push([text("user"), many(&limit["max_sessions"]), at, text("set_by")]);
     }
     say(columns(&rows).trim_end());
+    Ok(())
+}
+
+fn export(api: &Api, user: &str) -> Result<(), String> {
+    let told = api.call(Method::GET, &format!("/api/v1/users/{}/export", encoded(user)))?;
+    say(audit::escape_json(&told.to_string()));
+    Ok(())
+}
+
+fn erase(api: &Api, user: &str) -> Result<(), String> {
+    let told = api.call(Method::DELETE, &format!("/api/v1/users/{}", encoded(user)))?;
+    say(format!("{}: {} ended, {} erased", safe(user), told["ended"], told["erased"]));
     Ok(())
 }
 

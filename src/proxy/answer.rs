@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Answered, Exchange, Proxy, Worker};
 use crate::body::{AppBody, Body};
 use crate::conn::Hold;
-use crate::credentials::Bare;
+use crate::credentials::{Bare, Presented};
 use crate::decide::Rotation;
 use crate::headers;
 use crate::issue::{self, Changes, Label};
@@ -315,6 +315,13 @@ impl Proxy {
             tracing::error!(%error, "a rotated credential could not be recorded");
             Refusal::StoreFailed
         })
+    }
+
+    /// Credentials that only the earlier MAC key knew are known by the new one from now on.
+    pub(super) fn rekey(&self, presented: &Presented) {
+        for key in &presented.rekeyed {
+            self.registry.add_late_key(key.clone(), LATE_KEYS_MAX as usize);
+        }
     }
 
     /// Remembers how the app sets its credential cookies.

@@ -11,7 +11,7 @@ use super::own_request::OwnRequest;
 use super::{Exchange, Worker, app_session_is_gone};
 use crate::body::Body;
 use crate::client::Caller;
-use crate::credentials::Bare;
+use crate::credentials::{Bare, Keys};
 use crate::keyring;
 use crate::metrics::AppLogoutOutcome;
 use crate::refusal::Refusal;
@@ -51,9 +51,12 @@ impl Worker {
     /// Some apps give two devices the same value: logging out one would log out both.
     fn shared_with_a_live_session(&self, exchange: &Exchange) -> bool {
         exchange.presented.dead.iter().any(|bare| {
-            let (key, _) = self.proxy.keys(exchange).of_bare(bare);
-            self.proxy.registry.lookup(key).is_some_and(|found| {
-                found.entry.ending().is_none() && found.key_use != KeyUse::Superseded
+            let keys = self.proxy.keys(exchange);
+            let earlier = keys.keyring.other().map(|keyring| Keys { keyring, ..keys });
+            std::iter::once(keys).chain(earlier).any(|keys| {
+                self.proxy.registry.lookup(keys.of_bare(bare).0).is_some_and(|found| {
+                    found.entry.ending().is_none() && found.key_use != KeyUse::Superseded
+                })
             })
         })
     }

@@ -114,8 +114,8 @@ impl Proxy {
         }
     }
 
-    /// The same under other settings; `app` belongs to them.
-    pub fn with(&self, settings: Settings, app: Arc<App>) -> Self {
+    /// The same under other settings; `app` and `keyring` belong to them.
+    pub fn with(&self, settings: Settings, app: Arc<App>, keyring: Keyring) -> Self {
         let (cache_ms, rate) = probe_bounds(&settings);
         self.probes.set_bounds(cache_ms, rate);
         self.steps.keep_for(settings.session.step_timeout_ms);
@@ -130,7 +130,7 @@ impl Proxy {
         };
         Self {
             app,
-            keyring: Arc::clone(&self.keyring),
+            keyring: Arc::new(keyring),
             recorder: Recorder {
                 limits: settings.limits.clone(),
                 switches: settings.switches,

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use crate::admin::{About, AtLimit, Control, ControlError, Overview, UntrackedUse};
+use crate::admin::{About, AtLimit, Control, ControlError, MacKeys, Overview, UntrackedUse};
 use crate::audit::{AuditEvent, AuditLog, EventKind, Trail};
 use crate::explain::{self, Section};
 use crate::identity;
 use crate::proxy::{Live, Proxy};
 use crate::report::{self, Report};
-use crate::session::{Ceiling, Initiator, Mode, Session, SessionId, Timestamp, UserLimit};
+use crate::session::{Ceiling, Initiator, Mode, Session, SessionId, Timestamp, User, UserLimit};
 use crate::settings::OnFailure;
-use crate::store::{Listing, StoreError};
+use crate::store::{Backup, Kept, Listing, StoreError};
 
 use super::reload::Reloader;
 
@@ -47,6 +47,15 @@ impl AdminControl {
             session.last_seen_at = session.last_seen_at.max(seen);
         }
         session
+    }
+
+    /// What an admin did that changes no session.
+    fn done_by(&self, event: EventKind, by: &str) -> AuditEvent {
+        let proxy = self.proxy();
+        let mode = proxy.settings.switches.mode;
+        let mut event = AuditEvent::new(event, proxy.clock.now(), Initiator::Admin, mode);
+        event.by = Some(by.to_owned());
+        event
     }
 
     fn enforcing(&self) -> Result<(), ControlError> {
@@ -220,12 +229,52 @@ impl Control for AdminControl {
 
     async fn reload(&self, by: &str) -> Result<String, String> {
         let reloaded = self.reloader.reload().await.map_err(|error| error.to_string())?;
-        let mode = self.proxy().settings.switches.mode;
-        let event = EventKind::ConfigReloaded;
-        let mut event = AuditEvent::new(event, self.now(), Initiator::Admin, mode);
-        event.by = Some(by.to_owned());
-        self.audit.publish(event);
+        self.audit.publish(self.done_by(EventKind::ConfigReloaded, by));
         Ok(reloaded)
+    }
+
+    async fn mac_keys(&self) -> MacKeys {
+        let proxy = self.proxy();
+        let keyring = Arc::clone(&proxy.keyring);
+        let since = keyring.since();
+        let counting = tokio::task::spawn_blocking(move || proxy.registry.unseen_since(since));
+        MacKeys {
+            used: keyring.fingerprint(),
+            accepted: keyring.other().map(|other| other.fingerprint()),
+            promoted: keyring.is_promoted(),
+            since,
+            unseen: counting.await.unwrap_or_default(),
+        }
+    }
+
+    async fn export_user(&self, user: &str, by: &str) -> Result<Vec<Kept>, StoreError> {
+        let (proxy, user) = (self.proxy(), User::from(user));
+        let (mut all, mut after) = (Vec::new(), 0);
+        loop {
+            let page = proxy.recorder.store.kept_of(&user, after).await?;
+            let Some(last) = page.last() else { break };
+            after = last.session.login_seq;
+            all.extend(
+                page.into_iter().map(|kept| Kept { session: self.fresh(kept.session), ..kept }),
+            );
+        }
+        self.audit.publish(self.done_by(EventKind::UserExported, by).user(Some(&user)));
+        Ok(all)
+    }
+
+    async fn erase_user(&self, user: &str, by: &str) -> Result<(u32, u64), StoreError> {
+        let erased = self.proxy().recorder.erase_user(user, by).await?;
+        *self.counted.lock() = None;
+        let mut event = self.done_by(EventKind::UserErased, by).user(Some(&user.into()));
+        event.count = u32::try_from(erased.1).ok();
+        self.audit.publish(event);
+        Ok(erased)
+    }
+
+    async fn backup(&self, by: &str) -> Result<Backup, StoreError> {
+        let backup = self.proxy().recorder.store.backup().await?;
+        self.audit.publish(self.done_by(EventKind::BackupTaken, by));
+        Ok(backup)
     }
 
     fn gets_on(&self) -> bool {

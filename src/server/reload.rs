@@ -8,15 +8,17 @@ use std::time::Duration;
 use tokio::signal::unix::Signal;
 use tokio::sync::Mutex;
 
-use super::{refit, supervisor};
+use super::{refit, storage, supervisor};
 use crate::admin::Tokens;
 use crate::config::{self, Fixed, Report};
 use crate::descriptors::Room;
+use crate::keyring::{KeyError, Keyring};
 use crate::listener::Edge;
 use crate::metrics::ReloadOutcome;
 use crate::proxy::{Live, Proxy};
 use crate::session::Mode;
 use crate::settings::Settings;
+use crate::store::StoreError;
 use crate::tls::{AppTls, AppTlsFiles, Expiry, Tls, TlsError};
 use crate::upstream::App;
 
@@ -40,6 +42,10 @@ pub(super) enum ReloadError {
     Fixed(Vec<Fixed>),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("the store does not take the key over: {0}")]
+    Store(#[from] StoreError),
     #[error("{0}")]
     Interrupted(tokio::task::JoinError),
 }
@@ -100,6 +106,12 @@ impl Reloader {
         }
         let tls = load_tls(&settings)?;
         let (app, files) = app_again(&old, &settings)?;
+        let keyring = old.keyring.again(&settings.store.key_file)?;
+        if !keyring.accepts_all_of(&old.keyring) {
+            // What only the key that goes knew is known by the new one: to all, before it goes.
+            old.recorder.flush().await?;
+        }
+        old.recorder.store.use_key(&storage::key_checks(&keyring)).await?;
         // Nothing fails from here on.
         if let (Some(tls), Some((new, expiries))) = (&self.tls, &tls) {
             tls.replace(new);
@@ -108,10 +120,16 @@ impl Reloader {
         if let (Some(tls), Some(files)) = (app.tls(), files) {
             tls.use_from_now(files);
         }
-        Ok(self.put_in_force(&old, settings, app))
+        Ok(self.put_in_force(&old, settings, app, keyring))
     }
 
-    fn put_in_force(&self, old: &Arc<Proxy>, settings: Settings, app: Arc<App>) -> String {
+    fn put_in_force(
+        &self,
+        old: &Arc<Proxy>,
+        settings: Settings,
+        app: Arc<App>,
+        keyring: Keyring,
+    ) -> String {
         let hash = settings.fingerprint.clone();
         let begins_enforcing =
             (old.settings.switches.mode, settings.switches.mode) == (Mode::Observe, Mode::Enforce);
@@ -119,7 +137,11 @@ impl Reloader {
         if let Some(admin) = &settings.admin {
             self.tokens.replace(&admin.tokens, admin.failures_max);
         }
-        let new = old.with(settings, app);
+        if keyring.fingerprint() != old.keyring.fingerprint() {
+            let (now, before) = (keyring.fingerprint(), old.keyring.fingerprint());
+            tracing::info!(now, before, "another key is in use");
+        }
+        let new = old.with(settings, app, keyring);
         announce(&new);
         self.live.replace(new);
         // After the request path has the new settings, so that none of its sessions has old limits.

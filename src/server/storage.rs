@@ -31,6 +31,16 @@ pub(super) async fn open(
     }
 }
 
+/// What tells the keys of this replica from others.
+pub(super) fn key_checks(keyring: &Keyring) -> store::KeyChecks {
+    let check = |keyring: &Keyring| keyring.stamp(&[b"is this the same key?"]);
+    store::KeyChecks {
+        used: check(keyring),
+        accepted: keyring.other().map(check),
+        promoted: keyring.is_promoted(),
+    }
+}
+
 fn replica_options(
     settings: &Settings,
     postgres: &PostgresSettings,
@@ -38,7 +48,7 @@ fn replica_options(
 ) -> store::postgres::Options {
     store::postgres::Options {
         app: settings.app.clone(),
-        key_check: keyring.stamp(&[b"is this the same key?"]),
+        keys: key_checks(keyring),
         node: settings.server.node.clone(),
         connections_max: postgres.connections_max,
         timeout_ms: settings.store.timeout_ms,

@@ -4,6 +4,7 @@
 
 mod batch;
 mod link;
+mod person;
 mod prune;
 mod replica;
 mod rows;
@@ -23,9 +24,10 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::keyring;
-use crate::session::{Key, Session, SessionId, SessionKey, Timestamp};
+use crate::session::{Key, Session, SessionId, SessionKey, Timestamp, User};
 use crate::store::{
-    CookieShape, Decide, Decision, Feed, Listing, Retention, Scope, Store, StoreError, Take,
+    Backup, Committed, CookieShape, Decide, Decision, Feed, Kept, KeyChecks, Listing, Retention,
+    Scope, Store, StoreError, Take,
 };
 pub(super) use rows::text;
 
@@ -35,6 +37,10 @@ use writer::{Wanted, Writer};
 
 /// Decisions waiting for the writer; beyond that callers wait, up to their timeout.
 const WANTED_MAX: usize = 1024;
+
+/// It has better ways of its own.
+pub const NO_BACKUP: &str =
+    "a PostgreSQL store is backed up with PostgreSQL's tools, as in pg_dump --schema=headcount";
 
 /// Where the server is and how to get in. Shows no password.
 #[derive(Clone)]
@@ -82,9 +88,9 @@ impl fmt::Debug for Server {
 /// How to use it.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The same on all replicas, like the key that `key_check` is made with.
+    /// The same on all replicas, like the MAC key that is used, but while it is changed.
     pub app: String,
-    pub key_check: [u8; 16],
+    pub keys: KeyChecks,
     /// Whose this replica is, for people who look into the database.
     pub node: String,
     /// Connections for decisions and questions; one or two more follow the other replicas.
@@ -294,6 +300,44 @@ impl Store for PostgresStore {
             self.link.end(lease).await
         })
         .await
+    }
+
+    async fn kept_of(&self, user: &User, after_login_seq: i64) -> Result<Vec<Kept>, StoreError> {
+        let kept = self.call(async || {
+            let mut lease = self.link.begin().await?;
+            let kept = person::kept_of(lease.get()?, user, after_login_seq).await?;
+            self.link.count(1);
+            self.link.end(lease).await.map(|()| kept)
+        });
+        let mut kept = kept.await?;
+        kept.iter_mut().for_each(|kept| writer::refresh(&*self.feed, &mut kept.session));
+        Ok(kept)
+    }
+
+    async fn erase(&self, user: &User) -> Result<u64, StoreError> {
+        let erased = self.call(async || {
+            let mut lease = self.link.begin().await?;
+            let erased = person::erase(lease.get()?, user).await?;
+            self.link.count(3);
+            self.link.end(lease).await.map(|()| erased)
+        });
+        let (count, sessions) = erased.await?;
+        self.feed.committed(Committed { sessions, ..Committed::default() });
+        Ok(count)
+    }
+
+    async fn use_key(&self, keys: &KeyChecks) -> Result<(), StoreError> {
+        self.call(async || {
+            let mut lease = self.link.begin().await?;
+            schema::use_key(lease.get()?, keys).await?;
+            self.link.count(1);
+            self.link.end(lease).await
+        })
+        .await
+    }
+
+    async fn backup(&self) -> Result<Backup, StoreError> {
+        Err(StoreError::NoBackup(NO_BACKUP.to_owned()))
     }
 
     async fn stopped(&self) {

@@ -1,6 +1,8 @@
 //! The SQLite store: opening the file, and the handle whose calls travel to the writer.
 //! The writer is in `sqlite/writer.rs`, statements and row mapping in `sqlite/{rows,prune}.rs`.
 
+pub mod backup;
+mod person;
 mod place;
 mod prune;
 mod rows;
@@ -23,10 +25,12 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, SqlSafeStr};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::session::{Key, Session, SessionId, SessionKey, Timestamp};
+use crate::session::{Key, Session, SessionId, SessionKey, Timestamp, User};
 use crate::store::{
-    CookieShape, Decide, Decision, Feed, Listing, Retention, Scope, Store, StoreError, Take,
+    Backup, CookieShape, Decide, Decision, Feed, Kept, KeyChecks, Listing, Retention, Scope, Store,
+    StoreError, Take,
 };
+use backup::Freezer;
 use place::Place;
 use rows::Database;
 use writer::{Command, Reply, Writer};
@@ -36,9 +40,14 @@ const COMMANDS_MAX: usize = 1024;
 /// Files up to so many pages (32 MiB) are checked at start; it takes about a second per GiB.
 const CHECKED_PAGES_MAX: i64 = 8192;
 
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "create sessions", include_str!("../../migrations/sqlite/0001_create_sessions.sql")),
     (2, "create user limits", include_str!("../../migrations/sqlite/0002_create_user_limits.sql")),
+    (
+        3,
+        "find hidden of user",
+        include_str!("../../migrations/sqlite/0003_find_hidden_of_user.sql"),
+    ),
 ];
 
 /// Opens or creates the store at `path` and starts its writer on the current runtime. A call waits
@@ -76,7 +85,7 @@ async fn start(
     let database = Database::new(connection, Arc::clone(&statements));
     let (commands, queue) = mpsc::channel(COMMANDS_MAX);
     let place = Place::of(path).map_err(|error| unusable(path, &error))?;
-    let writer = Writer::new(database, place, feed, queue).await?;
+    let writer = Writer::new(database, place, feed, queue, Freezer::new(path)).await?;
     tokio::spawn(writer.run());
     Ok(SqliteStore { commands, timeout_ms, statements })
 }
@@ -220,6 +229,23 @@ impl Store for SqliteStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.call(Command::Ping).await
+    }
+
+    async fn kept_of(&self, user: &User, after_login_seq: i64) -> Result<Vec<Kept>, StoreError> {
+        self.call(|reply| Command::KeptOf(user.clone(), after_login_seq, reply)).await
+    }
+
+    async fn erase(&self, user: &User) -> Result<u64, StoreError> {
+        self.call(|reply| Command::Erase(user.clone(), reply)).await
+    }
+
+    /// There are no others who could have another one.
+    async fn use_key(&self, _: &KeyChecks) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn backup(&self) -> Result<Backup, StoreError> {
+        Ok(backup::read(self.call(Command::Freeze).await?))
     }
 
     async fn stopped(&self) {

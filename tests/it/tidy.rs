@@ -24,6 +24,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("pace", &[]),
         ("path", &[]),
         ("peer", &[]),
+        ("private_file", &[]),
         ("proxy_protocol", &[]),
         ("refusal", &[]),
         ("rules", &["expression", "matcher", "preset", "template"]),
@@ -38,7 +39,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("cookies", &[]),
         ("evictions", &[]),
         ("fields", &["part"]),
-        ("keyring", &[]),
+        ("keyring", &["file"]),
         ("metrics", &["levels"]),
         ("pages", &["language"]),
         ("policy", &[]),
@@ -55,6 +56,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
                 "postgres",
                 "postgres/batch",
                 "postgres/link",
+                "postgres/person",
                 "postgres/prune",
                 "postgres/replica",
                 "postgres/rows",
@@ -62,6 +64,8 @@ const RANKS: &[&[(&str, &[&str])]] = &[
                 "postgres/write",
                 "postgres/writer",
                 "sqlite",
+                "sqlite/backup",
+                "sqlite/person",
                 "sqlite/place",
                 "sqlite/prune",
                 "sqlite/rows",
@@ -82,8 +86,11 @@ const RANKS: &[&[(&str, &[&str])]] = &[
             "admin",
             &[
                 "api",
+                "api/backup",
                 "api/document",
                 "api/events",
+                "api/keys",
+                "api/person",
                 "api/report",
                 "api/sessions",
                 "api/users",
@@ -192,7 +199,13 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ),
     ],
     &[("attempt", &["form"])],
-    &[("cli", &["attempt", "help", "learn", "local", "remote", "report", "users"])],
+    &[(
+        "cli",
+        &[
+            "args", "attempt", "backup", "help", "key", "learn", "local", "remote", "report",
+            "users",
+        ],
+    )],
 ];
 
 /// Files that hold functions of values only. `credentials` and `issue` read memory and keys, but

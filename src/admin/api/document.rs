@@ -8,7 +8,7 @@ use axum::extract::State;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use super::{events, report, sessions, users};
+use super::{backup, events, keys, person, report, sessions, users};
 use crate::admin::Admin;
 use crate::admin::problem::Problem;
 
@@ -22,11 +22,15 @@ use crate::admin::problem::Problem;
         sessions::end,
         users::show,
         users::end,
+        person::export,
+        person::erase,
         users::set_limit,
         users::take_limit_back,
         users::limits,
         events::list,
         report::show,
+        keys::show,
+        backup::take,
         super::reload,
     ),
     components(schemas(Problem))

@@ -203,7 +203,7 @@ pub(super) async fn limits(State(admin): State<Arc<Admin>>) -> Json<LimitList> {
     Json(LimitList { limits })
 }
 
-fn user_name(
+pub(super) fn user_name(
     control: &dyn Control,
     user: Result<Path<String>, PathRejection>,
 ) -> Result<String, Problem> {

@@ -67,6 +67,9 @@ pub(super) fn event(kind: EventKind) -> &'static str {
         EventKind::LoginUnattributed => "Sign-in without a name",
         EventKind::LimitChanged => "Limit changed",
         EventKind::ConfigReloaded => "Configuration reloaded",
+        EventKind::BackupTaken => "Backup taken",
+        EventKind::UserExported => "User exported",
+        EventKind::UserErased => "User erased",
     }
 }
 

@@ -123,10 +123,19 @@ impl Table {
         looked_at.last().map(|(place, _)| *place)
     }
 
-    /// How many sessions at rest had ended before.
-    pub(in crate::registry) fn buried_before(&self, at: Timestamp) -> usize {
-        let counting = self.graves.after(None).filter(|(_, grave)| grave.counts());
-        counting.filter(|(_, grave)| grave.ended_at() < at).count()
+    /// How many sessions at rest had ended before; of `count` graves after `cursor`, with where to go on.
+    pub(in crate::registry) fn buried_before(
+        &self,
+        at: Timestamp,
+        cursor: Option<Place>,
+        count: usize,
+    ) -> (usize, Option<Place>) {
+        let (mut before, mut last) = (0, None);
+        for (place, grave) in self.graves.after(cursor).take(count) {
+            before += usize::from(grave.counts() && grave.ended_at() < at);
+            last = Some(place);
+        }
+        (before, last)
     }
 
     pub(in crate::registry) fn is_buried(&self, key: &SessionKey) -> bool {

@@ -11,6 +11,8 @@ use crate::store::{Retention, StoreError};
 /// Rows each step changes, and users looked at, per call.
 const ROWS_MAX: i64 = 500;
 
+const HOUR_MS: i64 = 3_600_000;
+
 /// Where the walk through the users goes on.
 #[derive(Default)]
 pub(super) struct Cursor {
@@ -35,6 +37,9 @@ pub(super) async fn prune(
     const HIDE: &str = "UPDATE headcount.sessions SET hidden = true, client_address = NULL, \
         user_agent = NULL WHERE id IN (SELECT id FROM headcount.sessions WHERE ended_at IS NOT NULL \
         AND ended_at <= $1 AND NOT hidden ORDER BY ended_at LIMIT $2)";
+    // All replicas have heard of it.
+    const FORGET_LIMITS: &str = "DELETE FROM headcount.user_limits WHERE max_sessions IS NULL \
+        AND set_at < $1";
     let ours: bool = sqlx::query(TURN).fetch_one(&mut *connection).await?.try_get(0)?;
     if !ours {
         return Ok(Vec::new());
@@ -49,6 +54,8 @@ pub(super) async fn prune(
     hide_excess(connection, cursor, retention.history_per_user).await?;
     sqlx::query(SPENT).bind(ROWS_MAX).execute(&mut *connection).await?;
     sqlx::query(FORGET_DROPPED).execute(&mut *connection).await?;
+    let hour_ago = now.plus_ms(-HOUR_MS);
+    sqlx::query(FORGET_LIMITS).bind(hour_ago.0).execute(&mut *connection).await?;
     Ok(dropped)
 }
 

@@ -15,17 +15,24 @@ const LISTED_MAX: u32 = 1000;
 /// Rows read at once while loading.
 const PAGE_ROWS: i64 = 4096;
 
-/// The columns `session_of` reads, in its order, and the rest of the statement.
+/// The columns `session_of` reads, in its order, perhaps more, and the rest of the statement.
 macro_rules! select_sessions {
     ($rest:literal) => {
+        select_sessions!("", $rest)
+    };
+    ($more:literal, $rest:literal) => {
         concat!(
             "SELECT id, user_name, created_at, renewed_at, last_seen_at, login_seq, change_seq, ",
             "client_address, user_agent, ended_at, end_reason, ended_by, by_session, ",
-            "would_end_at, would_end_reason, would_ended_by, would_by_session FROM ",
+            "would_end_at, would_end_reason, would_ended_by, would_by_session",
+            $more,
+            " FROM ",
             $rest
         )
     };
 }
+
+pub(super) use select_sessions;
 
 /// PostgreSQL's text cannot hold NUL: it becomes U+0001 `0`, and U+0001 itself U+0001 `1`.
 pub(in crate::store) fn text(value: &str) -> String {
@@ -177,7 +184,7 @@ pub(super) async fn changes_since(
     Ok((change, changed_at))
 }
 
-fn session_of(row: &PgRow) -> Result<Session, StoreError> {
+pub(super) fn session_of(row: &PgRow) -> Result<Session, StoreError> {
     Ok(Session {
         id: SessionId(bytes(row, 0)?),
         user: optional_text(row, 1)?.map(|user| User::from(&*user)),

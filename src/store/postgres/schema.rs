@@ -9,17 +9,22 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Row, SqlSafeStr};
 
 use super::{Options, Server};
-use crate::store::StoreError;
+use crate::store::{KeyChecks, StoreError};
 
 /// Before it `xid8` does not exist.
 const VERSION_MIN: i32 = 130_000;
 
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "create sessions", include_str!("../../../migrations/postgres/0001_create_sessions.sql")),
     (
         2,
         "create user limits",
         include_str!("../../../migrations/postgres/0002_create_user_limits.sql"),
+    ),
+    (
+        3,
+        "find hidden of user",
+        include_str!("../../../migrations/postgres/0003_find_hidden_of_user.sql"),
     ),
 ];
 
@@ -95,19 +100,31 @@ async fn check_deployment(
 ) -> Result<(), StoreError> {
     const CLAIM: &str =
         "INSERT INTO headcount.meta (app, key_check) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-    let claim = sqlx::query(CLAIM).bind(&options.app).bind(options.key_check.to_vec());
+    let claim = sqlx::query(CLAIM).bind(&options.app).bind(options.keys.used.to_vec());
     claim.execute(&mut *connection).await?;
-    let row =
-        sqlx::query("SELECT app, key_check FROM headcount.meta").fetch_one(connection).await?;
+    let row = sqlx::query("SELECT app, key_check FROM headcount.meta")
+        .fetch_one(&mut *connection)
+        .await?;
     let (app, key_check): (String, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
     let why = if app != options.app {
         format!("it belongs to the app {app:?}: one database for each")
-    } else if key_check != options.key_check {
+    } else if !options.keys.know(&key_check) {
         "it was made with another key: every replica needs the same `store.key_file`".to_owned()
     } else {
-        return Ok(());
+        return use_key(connection, &options.keys).await;
     };
     Err(StoreError::Open(format!("cannot use {server}: {why}")))
+}
+
+/// Whoever starts from now on must know the key that is used, once that is a new one.
+pub(super) async fn use_key(
+    connection: &mut PgConnection,
+    keys: &KeyChecks,
+) -> Result<(), StoreError> {
+    const USE: &str = "UPDATE headcount.meta SET key_check = $1 WHERE key_check = $2";
+    let Some(before) = keys.accepted.filter(|_| keys.promoted) else { return Ok(()) };
+    let used = sqlx::query(USE).bind(keys.used.to_vec()).bind(before.to_vec());
+    Ok(used.execute(connection).await.map(drop)?)
 }
 
 pub(super) fn unusable(server: &Server, error: &dyn std::error::Error) -> StoreError {

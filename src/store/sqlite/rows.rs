@@ -51,22 +51,36 @@ impl Database {
         statement.fetch_all(&mut self.connection).await
     }
 
+    /// Merges the log into the file; whether that could not be done, and how many pages are left.
+    pub(super) async fn checkpoint(&mut self) -> Result<(bool, i64), sqlx::Error> {
+        let rows = self.rows(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        Ok((row.try_get::<i64, _>(0)? != 0, row.try_get(1)?))
+    }
+
     pub(super) async fn close(self) -> Result<(), sqlx::Error> {
         self.connection.close().await
     }
 }
 
-/// `SELECT` with the columns `session_of` reads, in its order.
+/// `SELECT` with the columns `session_of` reads, in its order, and perhaps more.
 macro_rules! select_sessions {
     ($rest:literal) => {
+        select_sessions!("", $rest)
+    };
+    ($more:literal, $rest:literal) => {
         concat!(
             "SELECT id, user_name, created_at, renewed_at, last_seen_at, login_seq, change_seq, ",
             "client_address, user_agent, ended_at, end_reason, ended_by, by_session, ",
-            "would_end_at, would_end_reason, would_ended_by, would_by_session FROM sessions ",
+            "would_end_at, would_end_reason, would_ended_by, would_by_session",
+            $more,
+            " FROM sessions ",
             $rest
         )
     };
 }
+
+pub(super) use select_sessions;
 
 /// In pages: a driver's row takes several times the memory of what is read from it.
 pub(super) async fn load(database: &mut Database, mut take: Take) -> Result<(), StoreError> {
@@ -311,7 +325,7 @@ pub(super) async fn keep_sequences(
     database.execute(sqlx::query(KEEP).bind(given.login).bind(given.change)).await.map(drop)
 }
 
-fn session_of(row: &SqliteRow) -> Result<Session, StoreError> {
+pub(super) fn session_of(row: &SqliteRow) -> Result<Session, StoreError> {
     let id = SessionId(bytes(row, 0)?);
     Ok(Session {
         id,

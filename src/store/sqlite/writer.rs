@@ -8,13 +8,15 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
+use super::backup::{Freezer, Frozen};
+use super::person;
 use super::place::Place;
 use super::prune::{self, Cursor};
 use super::rows::{self, Database};
-use crate::session::{Key, Session, SessionId, SessionKey, Timestamp};
+use crate::session::{Key, Session, SessionId, SessionKey, Timestamp, User};
 use crate::store::{
-    Committed, CookieShape, Decide, Decision, Feed, Listing, Plan, Retention, Scope, StoreError,
-    Take,
+    Committed, CookieShape, Decide, Decision, Feed, Kept, Listing, Plan, Retention, Scope,
+    StoreError, Take,
 };
 
 /// Commands committed with one fsync.
@@ -34,7 +36,10 @@ pub(super) enum Command {
     List(Listing, Reply<Vec<Session>>),
     Find(SessionId, Reply<Option<Session>>),
     Prune(Timestamp, Retention, Reply<Vec<SessionKey>>),
+    KeptOf(User, i64, Reply<Vec<Kept>>),
+    Erase(User, Reply<u64>),
     Ping(Reply<()>),
+    Freeze(Reply<Arc<Frozen>>),
     Close(Reply<()>),
 }
 
@@ -59,6 +64,9 @@ pub(super) struct Writer {
     /// What `meta` holds.
     stored: Sequences,
     cursor: Cursor,
+    freezer: Freezer,
+    /// Something was forgotten that the write-ahead log still has.
+    log_remembers: bool,
     /// A savepoint could not be opened or closed: nothing more may run, nor may the batch commit.
     /// SQLite has then perhaps rolled back by itself (disk full), and what runs now would commit.
     broken: Option<Arc<sqlx::Error>>,
@@ -73,17 +81,29 @@ impl Writer {
         place: Place,
         feed: Arc<dyn Feed>,
         queue: mpsc::Receiver<Command>,
+        freezer: Freezer,
     ) -> Result<Self, StoreError> {
         let given = rows::sequences(&mut database).await?;
-        let (stored, cursor, broken, crashed) = (given, Cursor::default(), None, false);
-        Ok(Self { database, feed, queue, given, stored, cursor, broken, place, crashed })
+        Ok(Self {
+            database,
+            feed,
+            queue,
+            given,
+            stored: given,
+            cursor: Cursor::default(),
+            freezer,
+            log_remembers: false,
+            broken: None,
+            place,
+            crashed: false,
+        })
     }
 
     /// Runs until closed, until every handle is gone, or until nothing can be stored for good: whoever
     /// waits then is told that the store has stopped.
     pub(super) async fn run(mut self) {
         let mut waiting = Vec::with_capacity(BATCH_MAX);
-        let mut closers = Vec::new();
+        let (mut copiers, mut closers) = (Vec::new(), Vec::new());
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.is_lost() {
@@ -102,13 +122,21 @@ impl Writer {
                         self.queue.close();
                         closers.push(reply);
                     }
+                    Command::Freeze(reply) => copiers.push(reply),
                     command => batch.push(command),
                 }
             }
             if !batch.is_empty() {
                 self.run_batch(batch).await;
             }
+            self.freezer.thaw(&mut self.database).await;
+            self.forget_log().await;
+            // With everything that was asked for before.
+            for reply in copiers.drain(..) {
+                let _ = reply.send(self.freezer.freeze(&mut self.database).await);
+            }
         }
+        self.freezer.break_off();
         if let Err(error) = self.database.close().await {
             tracing::error!(%error, "the store did not close cleanly");
         }
@@ -163,6 +191,17 @@ impl Writer {
         }
     }
 
+    /// Merges the log into the file and empties it, unless a copy is being read.
+    async fn forget_log(&mut self) {
+        if !self.log_remembers || self.freezer.holds() {
+            return;
+        }
+        match self.database.checkpoint().await {
+            Ok((busy, _)) => self.log_remembers = busy,
+            Err(error) => tracing::warn!(%error, "the write-ahead log is not emptied yet"),
+        }
+    }
+
     async fn commit(&mut self) -> Result<(), Arc<sqlx::Error>> {
         if let Some(error) = self.broken.take() {
             return Err(error);
@@ -206,28 +245,39 @@ impl Writer {
                 self.finish(reply, outcome).await
             }
             Command::List(listing, reply) => {
-                let outcome = rows::list(database, &listing).await;
-                let outcome = outcome.map(|mut sessions| {
-                    sessions.iter_mut().for_each(|session| self.refresh(session));
-                    sessions
-                });
+                let mut outcome = rows::list(database, &listing).await;
+                outcome.iter_mut().flatten().for_each(|session| self.refresh(session));
                 self.finish(reply, outcome).await
             }
             Command::Find(id, reply) => {
-                let outcome = rows::find(database, id).await;
-                let outcome = outcome.map(|found| {
-                    found.map(|mut session| {
-                        self.refresh(&mut session);
-                        session
-                    })
-                });
+                let mut outcome = rows::find(database, id).await;
+                outcome.iter_mut().flatten().for_each(|session| self.refresh(session));
                 self.finish(reply, outcome).await
             }
             Command::Prune(now, retention, reply) => {
                 let outcome = prune::prune(database, &mut self.cursor, now, retention).await;
                 self.finish(reply, outcome).await
             }
-            // A close never gets here; it would mean the same: everything before it is done.
+            Command::KeptOf(user, after_login_seq, reply) => {
+                let mut outcome = person::kept_of(database, &user, after_login_seq).await;
+                outcome.iter_mut().flatten().for_each(|kept| self.refresh(&mut kept.session));
+                self.finish(reply, outcome).await
+            }
+            Command::Erase(user, reply) => {
+                self.given.change += 1;
+                self.log_remembers = true;
+                let outcome = person::erase(database, &user, self.given.change).await;
+                let outcome = outcome.map(|(count, sessions)| {
+                    (count, Committed { sessions, ..Committed::default() })
+                });
+                self.finish_change(reply, outcome).await
+            }
+            // Neither of these gets here.
+            Command::Freeze(reply) => {
+                let outcome = self.freezer.freeze(database).await;
+                self.finish(reply, outcome).await
+            }
+            // It would mean the same: everything before it is done.
             Command::Ping(reply) | Command::Close(reply) => {
                 let outcome = rows::ping(database).await;
                 self.finish(reply, outcome).await
@@ -297,15 +347,13 @@ impl Writer {
         Finished { change: None, answer }
     }
 
-    async fn finish_change(
+    async fn finish_change<T: Send + 'static>(
         &mut self,
-        reply: Reply<Decision>,
-        outcome: Result<(Decision, Committed), StoreError>,
+        reply: Reply<T>,
+        outcome: Result<(T, Committed), StoreError>,
     ) -> Finished {
         let (outcome, change) = match outcome {
-            Ok((decision, change)) => {
-                (Ok(decision), Some(change).filter(Committed::says_something))
-            }
+            Ok((told, change)) => (Ok(told), Some(change).filter(Committed::says_something)),
             Err(error) => (Err(error), None),
         };
         Finished { change, ..self.finish(reply, outcome).await }
@@ -323,6 +371,9 @@ impl Command {
             Self::List(_, reply) => fail(reply, error),
             Self::Find(_, reply) => fail(reply, error),
             Self::Prune(_, _, reply) => fail(reply, error),
+            Self::KeptOf(_, _, reply) => fail(reply, error),
+            Self::Erase(_, reply) => fail(reply, error),
+            Self::Freeze(reply) => fail(reply, error),
             Self::Touch(_, _, reply)
             | Self::RememberShape(_, reply)
             | Self::Ping(reply)

@@ -33,6 +33,9 @@ fn each_role_may_do_what_it_may_and_no_more() {
         ("PUT", "/users/alice/limit".to_owned(), 3),
         ("DELETE", "/users/alice/limit".to_owned(), 3),
         ("POST", "/reload".to_owned(), 3),
+        ("GET", "/backup".to_owned(), 3),
+        ("GET", "/users/nobody/export".to_owned(), 3),
+        ("DELETE", "/users/nobody".to_owned(), 3),
         ("DELETE", "/sessions?confirm=shop".to_owned(), 3),
     ];
     for (secret, role) in [("", 0), (VIEWER, 1), (OPERATOR, 2), (ADMIN, 3)] {
@@ -70,6 +73,9 @@ fn each_role_may_do_what_it_may_and_no_more() {
         ("tests", "limit_changed"),
         ("tests", "limit_changed"),
         ("tests", "config_reloaded"),
+        ("tests", "backup_taken"),
+        // What was about the user who is forgotten is, too.
+        ("tests", "user_erased"),
     ];
     assert_eq!(done, expected, "who did what");
 }

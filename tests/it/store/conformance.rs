@@ -51,6 +51,7 @@ where
         a_limit_of_a_user_is_kept_replaced_and_taken_back,
         history_goes_by_age_and_count_but_keys_stay_dead,
         what_would_have_ended_goes_when_nobody_uses_it,
+        a_person_is_told_and_forgotten_but_the_keys_stay_dead,
     ];
 }
 
@@ -349,4 +350,46 @@ async fn what_would_have_ended_goes_when_nobody_uses_it(store: &dyn Store, ear: 
     ear.registry.forget(&dropped);
     assert_eq!(ids(store, everything()).await, [id(3), id(2)]);
     assert_eq!(ear.registry.live_of("ann").len(), 2);
+}
+
+async fn a_person_is_told_and_forgotten_but_the_keys_stay_dead(store: &dyn Store, ear: &Ear) {
+    let ann = User::from("ann");
+    for number in 1..=3 {
+        let keys = [bearer(number, number, 1), bearer(number + 10, number, 1)];
+        write(store, &[session(number, "ann", number as i64)], &keys).await;
+    }
+    write(store, &[session(9, "bob", 1)], &[bearer(9, 9, 1)]).await;
+    end(store, 1, EndReason::Logout, 10).await;
+    end(store, 2, EndReason::Admin, 20).await;
+    // The first is no longer history, and stays for its keys.
+    let one_each = Retention { history_per_user: 1, ..FOREVER };
+    store.prune(Timestamp(30), one_each).await.unwrap();
+    let kept = store.kept_of(&ann, 0).await.unwrap();
+    let told: Vec<_> = kept.iter().map(|one| (one.session.id, one.hidden, one.keys)).collect();
+    assert_eq!(told, [(id(1), true, 2), (id(2), false, 2), (id(3), false, 2)]);
+    let last = kept[2].session.login_seq;
+    assert_eq!(store.kept_of(&ann, last).await.unwrap(), []);
+    let of = async |user: &str| store.kept_of(&user.into(), 0).await.unwrap();
+    let before = store.load().await.unwrap();
+    assert_eq!(store.erase(&ann).await.unwrap(), 2);
+    assert_eq!(store.erase(&ann).await.unwrap(), 0);
+    assert_eq!((of("ann").await.len(), of("bob").await.len()), (1, 1), "the live one stays");
+    let after = store.load().await.unwrap();
+    assert_eq!(after.keys.len(), before.keys.len());
+    for number in [1, 2] {
+        let nobodys = after.sessions.iter().find(|session| session.id == id(number)).unwrap();
+        assert_eq!((&nobodys.user, &nobodys.client), (&None, &Client::default()));
+        assert!(nobodys.end.is_some());
+        // Memory follows, and knows the keys of the dead.
+        let entry = ear.registry.lookup(key(number)).unwrap().entry;
+        assert_eq!(entry.user, None);
+        assert!(entry.ending().is_some());
+        assert_eq!(store.find(id(number)).await.unwrap(), None, "no history");
+    }
+    // Without keys nothing has to stay.
+    end(store, 3, EndReason::Logout, 40).await;
+    store.prune(Timestamp(50), Retention { tombstones_ms: 0, ..FOREVER }).await.unwrap();
+    assert_eq!(store.erase(&ann).await.unwrap(), 1);
+    assert_eq!((of("ann").await.len(), of("bob").await.len()), (0, 1));
+    assert_eq!(ear.registry.live_of("bob").len(), 1);
 }

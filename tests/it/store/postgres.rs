@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use headcount::policy::{Limit, OnLimit};
 use headcount::session::{EndReason, Key, KeyUse, Timestamp};
 use headcount::store::postgres::{Options, Server};
-use headcount::store::{Decision, Feed, LATE_KEYS_MAX, Listing, Retention, Store, StoreError};
+use headcount::store::{
+    Decision, Feed, KeyChecks, LATE_KEYS_MAX, Listing, Retention, Store, StoreError,
+};
 
 use super::build::{
     Ear, bearer, end, everything, id, ids, key, limit, limits, login, session, write,
@@ -19,7 +21,7 @@ use crate::support::postgres::Database;
 pub(super) fn options() -> Options {
     Options {
         app: "tests".to_owned(),
-        key_check: [7; 16],
+        keys: KeyChecks { used: [7; 16], accepted: None, promoted: false },
         node: "test".to_owned(),
         connections_max: 8,
         timeout_ms: 5_000,
@@ -370,8 +372,27 @@ async fn what_does_not_belong_together_is_refused() {
     };
     let why = refused(Options { app: "other".to_owned(), ..options() }).await;
     assert!(why.contains("app \"tests\""), "{why}");
-    let why = refused(Options { key_check: [8; 16], ..options() }).await;
+    let keys = KeyChecks { used: [8; 16], accepted: None, promoted: false };
+    let why = refused(Options { keys, ..options() }).await;
     assert!(why.contains("key_file"), "{why}");
+    // A new key that is only staged leaves the old one in charge; once it is promoted, whoever does
+    // not know it may not start any more.
+    let staged = KeyChecks { used: [7; 16], accepted: Some([8; 16]), promoted: false };
+    let promoted = KeyChecks { used: [8; 16], accepted: Some([7; 16]), promoted: true };
+    let ear = Ear::new(limits(1));
+    let second =
+        try_open(&database.url(), Options { keys: staged, ..options() }, &ear).await.unwrap();
+    let why = refused(Options { keys, ..options() }).await;
+    assert!(why.contains("key_file"), "{why}");
+    second.use_key(&staged).await.unwrap();
+    second.use_key(&promoted).await.unwrap();
+    let why = refused(options()).await;
+    assert!(why.contains("key_file"), "{why}");
+    for keys in [keys, staged, promoted] {
+        let other = try_open(&database.url(), Options { keys, ..options() }, &ear).await.unwrap();
+        other.close().await;
+    }
+    second.close().await;
     store.close().await;
     database.sql(
         "ALTER ROLE headcount IN DATABASE CURRENT_DATABASE SET synchronous_commit = off"

@@ -291,6 +291,12 @@ impl Proxy {
         events
     }
 
+    /// Waits for an event that is about no user.
+    #[track_caller]
+    pub(crate) fn wait_for_admin_event(&self, kind: &str) -> Value {
+        eventually(kind, || self.audit().into_iter().find(|event| event["event"] == kind))
+    }
+
     /// A call of the admin listener with the token; `path` starts with `/`.
     #[track_caller]
     pub(crate) fn admin(&self, method: &str, path: &str) -> Response {
