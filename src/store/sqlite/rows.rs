@@ -18,7 +18,7 @@ use crate::store::{CookieShape, LATE_KEYS_MAX, Listing, Loaded, Scope, StoreErro
 /// A listing is one page; nobody reads more.
 const LISTED_MAX: u32 = 1000;
 /// Rows read at once while loading.
-const PAGE_ROWS: i64 = 4096;
+const PAGE_ROWS: i64 = 512;
 
 pub(super) type Statement = Query<'static, Sqlite, SqliteArguments>;
 

@@ -138,6 +138,7 @@ impl Core {
         let path = folder.join("headcount.db");
         let store = sqlite::open(&path, 60_000, Arc::new(feed)).await.unwrap();
         registry.load(&store.load().await.unwrap());
+        registry.loaded();
         let switches = Switches {
             mode: Mode::Enforce,
             logout_all: false,
