@@ -121,11 +121,12 @@ fn words_before_equals(pair: &[u8]) -> impl Iterator<Item = &[u8]> {
 pub fn reads_alike(value: &[u8]) -> bool {
     let plain = |byte: &u8| (0x21..0x7f).contains(byte) && !matches!(byte, b'"' | b'\\');
     let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
-    // A control ends the value for those that keep it as a C string, a comma for very old ones.
+    // A control ends the value for those that keep it as a C string, a comma for very old ones; what
+    // an encoded backslash escapes hangs on when blanks are cut.
     let mut decoded = value.to_vec();
     for _ in 0..DECODED_TIMES {
         decoded = percent_encoding::percent_decode(&decoded).collect();
-        if decoded.iter().any(|byte| *byte < b' ') {
+        if decoded.iter().any(|byte| *byte < b' ' || *byte == b'\\') {
             return false;
         }
     }
