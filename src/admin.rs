@@ -150,7 +150,7 @@ pub struct MacKeys {
     /// The accepted one came before the one that is used.
     pub promoted: bool,
     pub since: Timestamp,
-    /// Live sessions that nobody has used since then, and those that ended before.
+    /// Live sessions that nobody has used since then, and keys of those that had ended before.
     pub unseen: (usize, usize),
 }
 

@@ -65,8 +65,9 @@ pub struct Counts {
     pub live: usize,
     /// Users with live sessions.
     pub users: usize,
-    /// Ended sessions that still have keys.
+    /// Keys of ended sessions.
     pub tombstones: usize,
+    /// Of live and ended ones.
     pub keys: usize,
 }
 
@@ -121,12 +122,13 @@ impl Registry {
         noted
     }
 
-    /// How many live sessions nobody has used since, and how many had ended before.
+    /// How many live sessions nobody has used since, and how many keys are of such as had ended before.
     pub fn unseen_since(&self, since: Timestamp) -> (usize, usize) {
         let (mut live, mut ended) = (0, 0);
-        self.look_through(|_, entry| match entry.ending() {
+        self.look_through(|table, entry| match entry.ending() {
             None => live += usize::from(entry.last_seen_at() < since),
-            Some(ending) => ended += usize::from(ending.at < since),
+            Some(ending) if ending.at < since => ended += table.key_count(entry.id),
+            Some(_) => {}
         });
         let mut cursor = None;
         loop {
@@ -337,8 +339,7 @@ impl Registry {
     }
 
     pub fn counts(&self) -> Counts {
-        let (live, users, tombstones, keys) = self.table.read().counts();
-        Counts { live, users, tombstones, keys }
+        self.table.read().counts()
     }
 
     /// Makes a key dead until the restart: the store was down when it should have been recorded.

@@ -67,10 +67,10 @@ fn lost(access: &Access) -> String {
     };
     let since = keys["since"].as_str().map(seconds).unwrap_or_default();
     format!(
-        "{} live sessions that nobody used since {} will be lost, and {} ended ones forgotten",
+        "{} live sessions that nobody used since {} will be lost, and {} tombstones",
         keys["unseen_live"],
         safe(&since),
-        keys["unseen_ended"]
+        keys["unseen_tombstones"]
     )
 }
 

@@ -48,7 +48,7 @@ impl Collector for LevelCollector {
         let gauges = [
             ("sessions_live", "Sessions that count against a limit.", levels.sessions_live),
             ("users_live", "Users with at least one live session.", levels.users_live),
-            ("tombstones", "Ended sessions whose keys are remembered.", levels.tombstones),
+            ("tombstones", "Keys of ended sessions that are remembered.", levels.tombstones),
             ("keys", "Keys held in memory.", levels.keys),
             ("connections", "Open client connections.", levels.connections),
             (

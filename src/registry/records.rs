@@ -112,8 +112,6 @@ impl Grave {
     pub(super) const LOGGED_OUT: u8 = 1;
     /// A client was told of the end.
     pub(super) const TOLD: u8 = 2;
-    /// Of the graves of a session one counts.
-    pub(super) const COUNTS: u8 = 4;
 
     pub(super) fn new(
         row: &KeyRow,
@@ -137,11 +135,6 @@ impl Grave {
 
     pub(super) fn version(&self) -> i64 {
         i64::from_ne_bytes(self.version)
-    }
-
-    /// Whether it stands for its session.
-    pub(super) fn counts(&self) -> bool {
-        self.past & Self::COUNTS != 0
     }
 
     /// To the second.

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use self::burial::Ended;
-use super::Found;
 use super::arena::{Arena, Place};
 use super::entry::Entry;
 use super::records::{Grave, KeyRow, Row, UserRow};
+use super::{Counts, Found};
 use crate::policy::{Limit, Limits};
 use crate::session::{Key, KeyUse, Session, SessionId, SessionKey, User};
 
@@ -29,8 +29,8 @@ pub(super) struct Table {
     users: Arena<UserRow>,
     live: usize,
     users_live: usize,
-    /// Sessions that have nothing but graves.
-    buried: usize,
+    /// Keys of live sessions.
+    keys_live: usize,
     /// Ended sessions while the store is read: their keys come later.
     ended: HashMap<SessionId, Ended>,
 }
@@ -46,7 +46,7 @@ impl Table {
             users: Arena::new(),
             live: 0,
             users_live: 0,
-            buried: 0,
+            keys_live: 0,
             ended: HashMap::new(),
         }
     }
@@ -87,10 +87,15 @@ impl Table {
         bearers.map(|(place, key)| (key.key, self.exact(place, key))).collect()
     }
 
-    /// Live sessions, users, ended sessions, keys.
-    pub(super) fn counts(&self) -> (usize, usize, usize, usize) {
-        let ended = self.sessions.len() - self.live + self.buried;
-        (self.live, self.users_live, ended, self.keys.len() + self.graves.len())
+    pub(super) fn counts(&self) -> Counts {
+        let keys = self.keys.len() + self.graves.len();
+        let tombstones = keys - self.keys_live;
+        Counts { live: self.live, users: self.users_live, tombstones, keys }
+    }
+
+    /// How many keys a session has that is not buried.
+    pub(super) fn key_count(&self, id: SessionId) -> usize {
+        self.sessions.by_key(&id).map_or(0, |row| self.keys_of(row).count())
     }
 
     pub(super) fn count_of(&self, user: &str) -> usize {
@@ -121,6 +126,7 @@ impl Table {
         }
         let cut = entry.end(session.end.as_ref()?)?;
         self.live -= 1;
+        self.keys_live -= self.keys_of(self.sessions.get(place)).count();
         self.count_out(&entry);
         cut
     }
@@ -161,6 +167,7 @@ impl Table {
                 self.drop_grave(&key.key);
                 let place = self.keys.insert(row);
                 self.link(session, place);
+                self.keys_live += usize::from(self.is_live(session));
                 place
             }
         };
@@ -345,6 +352,11 @@ impl Table {
         }
         self.exacts.remove(&place);
         self.keys.remove(place);
+        self.keys_live -= usize::from(self.is_live(session));
+    }
+
+    fn is_live(&self, session: Place) -> bool {
+        self.sessions.get(session).entry.as_ref().is_some_and(|entry| entry.ending().is_none())
     }
 
     fn drop_row(&mut self, place: Place) {
@@ -360,7 +372,7 @@ impl Table {
         if self.sessions.len() + self.graves.len() > CHECKED_MAX {
             return;
         }
-        let mut keys = 0;
+        let (mut keys, mut keys_live) = (0, 0);
         let mut of_users: HashMap<&str, u32> = HashMap::new();
         let mut live = 0;
         for (place, row) in self.sessions.after(None) {
@@ -374,12 +386,14 @@ impl Table {
                 continue;
             };
             live += 1;
+            keys_live += self.keys_of(row).count();
             if let Some(user) = &entry.user {
                 *of_users.entry(user).or_default() += 1;
             }
         }
         assert_eq!(keys, self.keys.len(), "a key leads to a session that does not know it");
         assert_eq!(live, self.live, "live sessions are miscounted");
+        assert_eq!(keys_live, self.keys_live, "keys of live sessions are miscounted");
         assert_eq!(of_users.len(), self.users_live, "users are miscounted");
         for (place, row) in self.users.after(None).filter(|_| self.ended.is_empty()) {
             let name = row.name.as_deref().unwrap_or_default();
@@ -388,7 +402,5 @@ impl Table {
             assert_eq!(row.buried as usize, buried.count(), "{name}");
             assert!(row.live + row.buried > 0, "a user without sessions is kept");
         }
-        let counting = self.graves.after(None).filter(|(_, grave)| grave.counts());
-        assert_eq!(counting.count(), self.buried, "graves are miscounted");
     }
 }

@@ -25,8 +25,8 @@ pub(super) struct KeysView {
     since: Timestamp,
     /// Live sessions that nobody has used since: they would be lost with the earlier key.
     unseen_live: usize,
-    /// Sessions that had ended before: with the earlier key it would be forgotten that they have.
-    unseen_ended: usize,
+    /// Keys of sessions that had ended before: with the earlier key they would be forgotten.
+    unseen_tombstones: usize,
 }
 
 /// The MAC keys in use, by fingerprint, and what depends on the earlier one.
@@ -34,6 +34,6 @@ pub(super) struct KeysView {
     responses((status = 200, description = "The keys.", body = KeysView)))]
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<KeysView> {
     let MacKeys { used, accepted, promoted, since, unseen } = admin.control.mac_keys().await;
-    let (unseen_live, unseen_ended) = unseen;
-    Json(KeysView { used, accepted, promoted, since, unseen_live, unseen_ended })
+    let (unseen_live, unseen_tombstones) = unseen;
+    Json(KeysView { used, accepted, promoted, since, unseen_live, unseen_tombstones })
 }

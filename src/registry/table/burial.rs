@@ -15,8 +15,6 @@ pub(super) struct Ended {
     at: Timestamp,
     reason: EndReason,
     change_seq: i64,
-    /// None of its keys has come yet.
-    first: bool,
 }
 
 impl Table {
@@ -32,26 +30,24 @@ impl Table {
             self.users.get_mut(user).buried += 1;
         }
         let change_seq = session.change_seq;
-        self.ended.insert(session.id, Ended { user, at, reason, change_seq, first: true });
+        self.ended.insert(session.id, Ended { user, at, reason, change_seq });
     }
 
     /// As [`Self::put_key`]; what belongs to an ended session is buried at once.
     pub(in crate::registry) fn load_key(&mut self, key: &Key, version: Option<i64>) {
         // A change that came meanwhile knows better.
         let known = self.keys.find(&key.key).is_some() || self.is_buried(&key.key);
-        let Some(ended) = self.ended.get_mut(&key.session) else {
+        let Some(ended) = self.ended.get(&key.session) else {
             return self.put_key(key, version, false);
         };
         if known {
             return;
         }
         let version = version.unwrap_or(ended.change_seq);
-        let past = if std::mem::take(&mut ended.first) { Grave::COUNTS } else { 0 };
         let row = KeyRow { key: key.key, version, key_use: key.key_use, ..KeyRow::default() };
         let user = ended.user;
-        let grave = Grave::new(&row, key.session, user, (ended.at, ended.reason), past);
+        let grave = Grave::new(&row, key.session, user, (ended.at, ended.reason), 0);
         self.graves.insert(grave);
-        self.buried += usize::from(past != 0);
         if let Some(user) = user {
             self.users.get_mut(user).buried += 1;
         }
@@ -84,18 +80,15 @@ impl Table {
         let (logged_out, told) = entry.claimed();
         let past =
             if logged_out { Grave::LOGGED_OUT } else { 0 } | if told { Grave::TOLD } else { 0 };
-        let mut counts = Grave::COUNTS;
         for key in keys {
             self.exacts.remove(&key);
             let Some(row) = self.keys.remove(key) else { continue };
-            self.graves.insert(Grave::new(&row, id, user, (at, reason), past | counts));
-            counts = 0;
+            self.graves.insert(Grave::new(&row, id, user, (at, reason), past));
             if let Some(user) = user {
                 self.users.get_mut(user).buried += 1;
             }
         }
         self.sessions.remove(place);
-        self.buried += 1;
     }
 
     /// Takes the user off the graves of these sessions. Looks at `count` graves after `cursor`; answers
@@ -123,7 +116,7 @@ impl Table {
         looked_at.last().map(|(place, _)| *place)
     }
 
-    /// How many sessions at rest had ended before; of `count` graves after `cursor`, with where to go on.
+    /// How many keys at rest are of sessions that had ended before; of `count` graves after `cursor`, with where to go on.
     pub(in crate::registry) fn buried_before(
         &self,
         at: Timestamp,
@@ -132,7 +125,7 @@ impl Table {
     ) -> (usize, Option<Place>) {
         let (mut before, mut last) = (0, None);
         for (place, grave) in self.graves.after(cursor).take(count) {
-            before += usize::from(grave.counts() && grave.ended_at() < at);
+            before += usize::from(grave.ended_at() < at);
             last = Some(place);
         }
         (before, last)
@@ -168,9 +161,6 @@ impl Table {
     pub(super) fn drop_grave(&mut self, key: &SessionKey) {
         let place = self.graves.find(key);
         let Some(grave) = place.and_then(|place| self.graves.remove(place)) else { return };
-        if grave.counts() {
-            self.buried -= 1;
-        }
         if let Some(user) = grave.user {
             self.users.get_mut(user).buried -= 1;
             self.drop_user(user);
