@@ -119,10 +119,10 @@ fn words_before_equals(pair: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// or escapes at which one of them stops or goes on to another cookie. Values that nobody issued
 /// through us have to be so; a comma alone stays, as PHP uses it in ids.
 pub fn reads_alike(value: &[u8]) -> bool {
-    let plain = |byte: &u8| (0x21..0x7f).contains(byte) && !matches!(byte, b'"' | b'\\');
+    let plain = |byte: &u8| (0x21..0x7f).contains(byte) && *byte != b'"';
     let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
     // A control ends the value for those that keep it as a C string, a comma for very old ones; what
-    // an encoded backslash escapes hangs on when blanks are cut.
+    // a backslash escapes, encoded or not, hangs on the parser and on when it cuts blanks.
     let mut decoded = value.to_vec();
     for _ in 0..DECODED_TIMES {
         decoded = percent_encoding::percent_decode(&decoded).collect();
@@ -415,6 +415,8 @@ mod tests {
             b"abc\tx",
             b"\"abc",
             b"a\\bc",
+            b"abc%5c+",
+            b"abc%255c",
             b"\"\\141bc\"",
             b"abc\xa0x",
             b"abc,sid=x",
