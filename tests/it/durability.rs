@@ -18,11 +18,6 @@ mod scale;
 mod site;
 mod steady;
 
-/// The long runs of `make soak`.
-fn soak() -> bool {
-    std::env::var_os("HEADCOUNT_SOAK").is_some()
-}
-
 /// A folder of the test's own; it goes when dropped.
 fn folder() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("durability-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()

@@ -22,16 +22,11 @@ use socket2::{Domain, Socket, Type};
 
 use crate::support::legacy::RULES;
 use crate::support::proxy::Proxy;
-use crate::support::{PATIENCE, eventually, raw};
+use crate::support::{PATIENCE, eventually, raw, soak};
 
 /// The whole configuration but for the addresses.
 fn configured(keys: &str) -> String {
     format!("limit.max_sessions = 1\n{keys}\n{RULES}")
-}
-
-/// Whether there is time for the full numbers.
-fn soak() -> bool {
-    std::env::var_os("HEADCOUNT_SOAK").is_some()
 }
 
 /// For those that measure, or load the machine: one at a time.

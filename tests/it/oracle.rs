@@ -21,8 +21,9 @@ use tokio::task::JoinSet;
 use self::inputs::{Input, inputs, name};
 use crate::fuzzing::targets::proxy::{expected, read_answer};
 use crate::fuzzing::targets::strict::{self, Read, Seen};
-use crate::support::PATIENCE;
+use crate::support::legacy::RULES;
 use crate::support::proxy::Proxy;
+use crate::support::{PATIENCE, soak};
 
 /// Clients at a time.
 const CLIENTS: usize = 128;
@@ -38,17 +39,7 @@ server.limits.connections_per_address = 9000
 server.limits.head_timeout = "2s"
 server.limits.body_idle_timeout = "2s"
 upstream.timeouts.body_idle = "10s"
-[[credential]]
-at = "cookie:sid"
-[[login]]
-request = { methods = ["POST"], path = "/login" }
-success = { status = [302], sets = "sid" }
-user = ["form:user"]
 "#;
-
-fn soak() -> bool {
-    std::env::var_os("HEADCOUNT_SOAK").is_some()
-}
 
 /// An app that remembers every byte it got, and answers with an account of the request.
 struct Recorder {
@@ -329,7 +320,7 @@ async fn sentinel(address: SocketAddr, number: usize, count: usize) {
 fn assert_agreement(ip: IpAddr, every: usize, sentinels: usize, split: bool) {
     let runtime = Runtime::new().unwrap();
     let recorder = runtime.block_on(Recorder::start(ip));
-    let listen = format!("server.listen = \"{}\"\n{KEYS}", SocketAddr::from((ip, 0)));
+    let listen = format!("server.listen = \"{}\"\n{KEYS}{RULES}", SocketAddr::from((ip, 0)));
     let proxy = Proxy::start(recorder.address, None, &listen);
     assert_eq!(proxy.address.ip(), ip);
     let oracle = Arc::new(Oracle {

@@ -1,7 +1,6 @@
-//! What the tests stand on: a browser, a raw socket, a real Django and other
-//! real sites, a scripted app, and the proxy
-//! itself as a child process. Blocking, over the standard library; nothing here waits by sleeping
-//! a fixed time, but polls until a deadline.
+//! What the tests stand on: a browser, a raw socket, a real Django and other real sites, a scripted
+//! app, and the proxy itself as a child process. Blocking, over the standard library; nothing here
+//! waits by sleeping a fixed time, but polls until a deadline.
 
 pub(crate) mod browser;
 pub(crate) mod django;
@@ -21,6 +20,11 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take before a test gives up on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Whether there is time for the full numbers: the long runs of `make soak`.
+pub(crate) fn soak() -> bool {
+    std::env::var_os("HEADCOUNT_SOAK").is_some()
+}
 
 /// The top of the checkout.
 pub(crate) fn top() -> &'static Path {

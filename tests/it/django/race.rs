@@ -8,12 +8,13 @@ use super::Case;
 use crate::support::browser::{Browser, csrf_token, password_of};
 use crate::support::http::Response;
 use crate::support::proxy::Proxy;
+use crate::support::soak;
 
 const LOGINS: usize = 8;
 
 /// 204 rounds in `make test`, 2,040 in `make soak`.
 fn rounds() -> usize {
-    if std::env::var_os("HEADCOUNT_SOAK").is_some() { 340 } else { 34 }
+    if soak() { 340 } else { 34 }
 }
 
 #[test]

@@ -17,12 +17,12 @@ use super::site::{self, Site};
 use crate::support::browser::Browser;
 use crate::support::http::{Connection, Request, Response};
 use crate::support::proxy::{ADMIN_SECRET, Proxy};
-use crate::support::{eventually, top};
+use crate::support::{eventually, soak, top};
 
 const CLIENTS: usize = 4;
 
 fn cycles() -> usize {
-    if super::soak() { 1000 } else { 50 }
+    if soak() { 1000 } else { 50 }
 }
 
 /// A session as its owner knows it from the answers that came.

@@ -15,6 +15,7 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use super::core::{Core, Ticket};
 use super::naive::{Model, Naive, over};
+use crate::support::soak;
 
 const USERS: [&str; 3] = ["alice", "bob", "ops"];
 const BROWSERS: usize = 5;
@@ -83,7 +84,7 @@ fn limits() -> impl Strategy<Value = Limits> {
 
 #[test]
 fn whatever_happens_the_naive_model_agrees_soak() {
-    let (cases, steps) = if super::soak() { (1000, 100) } else { (64, 60) };
+    let (cases, steps) = if soak() { (1000, 100) } else { (64, 60) };
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let strategy = (limits(), prop::collection::vec(step(), steps));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

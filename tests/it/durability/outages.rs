@@ -11,20 +11,20 @@ use parking_lot::Mutex;
 use super::core::COOKIE;
 use super::site::{self, Site};
 use crate::support::browser::Browser;
-use crate::support::eventually;
 use crate::support::http::{Connection, Request, Response};
 use crate::support::postgres::Database;
 use crate::support::proxy::{ADMIN_SECRET, Proxy};
+use crate::support::{eventually, soak};
 
 const CLIENTS: usize = 4;
 const REPLICAS: usize = 2;
 
 fn proxy_cycles() -> usize {
-    if super::soak() { 300 } else { 10 }
+    if soak() { 300 } else { 10 }
 }
 
 fn server_cycles() -> usize {
-    if super::soak() { 100 } else { 4 }
+    if soak() { 100 } else { 4 }
 }
 
 /// A session as its owner knows it from the answers that came.

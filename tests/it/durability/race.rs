@@ -13,6 +13,7 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use super::core::{Core, Ticket, limit};
+use crate::support::soak;
 
 const LOGINS: usize = 50;
 /// Rounds side by side.
@@ -20,7 +21,7 @@ const LANES: usize = 6;
 
 /// 1,000 rounds for each limit in `make test`, 10,000 in `make soak`.
 fn rounds() -> usize {
-    if super::soak() { 10_000 } else { 1000 }
+    if soak() { 10_000 } else { 1000 }
 }
 
 #[test]

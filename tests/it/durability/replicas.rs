@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use super::core::COOKIE;
 use super::site::{self, Site};
 use crate::support::browser::Browser;
-use crate::support::eventually;
 use crate::support::http::{self, Request};
 use crate::support::link::Link;
 use crate::support::postgres::Database;
 use crate::support::proxy::{ADMIN_SECRET, Proxy};
+use crate::support::{eventually, soak};
 
 const REPLICAS: usize = 3;
 /// Signing in at once, in each round.
@@ -24,12 +24,12 @@ const DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// Rounds for each limit and policy.
 fn rounds() -> usize {
-    if super::soak() { 170 } else { 6 }
+    if soak() { 170 } else { 6 }
 }
 
 /// Sessions ended on one replica and tried on another.
 fn pairs() -> usize {
-    if super::soak() { 20_000 } else { 300 }
+    if soak() { 20_000 } else { 300 }
 }
 
 fn start(database: &Database, site: &Site, toml: &str, tables: &str) -> Vec<Proxy> {
@@ -274,7 +274,7 @@ fn revocations(toml: &str, pairs: usize) {
     }
     delays.sort();
     // Where builds or other tests take the processor away, so many may be late; in `make soak` none.
-    let late_max = if super::soak() { 0 } else { (pairs / 100).max(1) };
+    let late_max = if soak() { 0 } else { (pairs / 100).max(1) };
     let late = delays.iter().filter(|delay| **delay > DELAY_MAX).count();
     assert!(late <= late_max, "{late} of {pairs} were served for longer than {DELAY_MAX:?}");
     let at = |permille: usize| delays[(pairs - 1) * permille / 1000];

@@ -8,6 +8,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::site::{self, Site};
 use crate::support::proxy::Proxy;
+use crate::support::soak;
 
 /// A live session of a user with three of them on average, and its key, in bytes.
 const LIVE_BYTES: u64 = 300;
@@ -92,5 +93,5 @@ fn hold(size: &Size) {
 
 #[test]
 fn a_live_session_takes_300_bytes_and_a_tombstone_64_soak() {
-    hold(if super::soak() { &FULL } else { &SMALL });
+    hold(if soak() { &FULL } else { &SMALL });
 }

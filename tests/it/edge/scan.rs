@@ -6,10 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::*;
-
-fn soak() -> bool {
-    std::env::var_os("HEADCOUNT_SOAK").is_some()
-}
+use crate::support::soak;
 
 /// Scanners leave handshakes undone, to see what happens.
 const IMPATIENT: &str = "server.limits.tls_handshake_timeout = \"1s\"\n\

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use super::load::Load;
 use super::*;
-use crate::support::eventually;
 use crate::support::http::{self, Response};
+use crate::support::{eventually, soak};
 
 const DONE: &str = "headcount_reloads_total{outcome=\"done\"}";
 const FAILED: &str = "headcount_reloads_total{outcome=\"failed\"}";
@@ -320,7 +320,7 @@ fn a_hundred_reloads_cost_no_request() {
 
 #[test]
 fn soak_five_hundred_reloads() {
-    if std::env::var_os("HEADCOUNT_SOAK").is_some() {
+    if soak() {
         reloads(500);
     }
 }

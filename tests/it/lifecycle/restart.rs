@@ -5,12 +5,11 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 
 use super::load::Load;
 use super::*;
-use crate::support::eventually;
 use crate::support::proxy::Kind;
+use crate::support::{eventually, soak};
 
 /// A listening socket as a service manager makes it, and the proxy that gets it.
 #[track_caller]
@@ -44,7 +43,7 @@ fn a_hundred_drains_and_restarts_cost_no_request() {
 
 #[test]
 fn soak_five_hundred_drains_and_restarts() {
-    if std::env::var_os("HEADCOUNT_SOAK").is_some() {
+    if soak() {
         restarts(500);
     }
 }
@@ -55,16 +54,12 @@ fn who_comes_while_nobody_is_there_is_answered_by_the_next() {
     let (listener, mut proxy) = activated(&app, "limit.max_sessions = 1\nserver.workers = 1");
     assert!(proxy.terminate().success());
     let address = listener.local_addr().unwrap();
-    thread::scope(|scope| {
-        let waiting = scope.spawn(|| {
-            let mut connection = Connection::open(address).unwrap();
-            ask(&mut connection, address, "/").unwrap()
-        });
-        thread::sleep(Duration::from_millis(300));
-        assert!(!waiting.is_finished());
-        proxy.start_again();
-        assert!(waiting.join().unwrap().starts_with("app"));
-    });
+    let request = Request::get("/").header("Host", &address.to_string());
+    let mut waiting = Connection::open(address).unwrap();
+    waiting.write(&request.bytes()).unwrap();
+    proxy.start_again();
+    let (response, _) = waiting.read_response("GET").unwrap();
+    assert!(response.text().starts_with("app"));
 }
 
 #[test]

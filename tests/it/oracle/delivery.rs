@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use super::{KEYS, PATIENCE};
+use super::{KEYS, PATIENCE, RULES};
 use crate::fuzzing::targets::proxy::read_answer;
 use crate::fuzzing::targets::strict::{self, Read};
 use crate::support::proxy::Proxy;
@@ -138,7 +138,7 @@ fn no_post_is_delivered_twice_to_an_app_that_resets_connections() {
             tokio::spawn(async move { app.serve(stream).await });
         }
     });
-    let proxy = Proxy::start(upstream, None, KEYS);
+    let proxy = Proxy::start(upstream, None, &format!("{KEYS}{RULES}"));
     let (address, done) = (proxy.address, Arc::new(AtomicUsize::new(0)));
     runtime.block_on(async {
         let mut clients = JoinSet::new();

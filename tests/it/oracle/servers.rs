@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use super::inputs::{Input, inputs};
-use super::{KEYS, exchange, shown, soak};
+use super::{KEYS, RULES, exchange, shown, soak};
 use crate::fuzzing::targets::proxy::{expected, read_answer};
 use crate::fuzzing::targets::strict;
 use crate::support::process::Process;
@@ -104,7 +104,7 @@ fn assert_agrees(server: &str, share: usize) {
         );
         process.lines().iter().find_map(|line| listening(line).or_else(|| address(line)))
     });
-    let proxy = Proxy::start(app, None, KEYS);
+    let proxy = Proxy::start(app, None, &format!("{KEYS}{RULES}"));
     let taken = |number: &usize| soak() || number % SHARE == share % SHARE;
     let inputs: Vec<Input> = inputs()
         .into_iter()

@@ -17,6 +17,7 @@ use super::build::{
 use super::conformance::conformance;
 use crate::support::link::Link;
 use crate::support::postgres::Database;
+use crate::support::soak;
 
 pub(super) fn options() -> Options {
     Options {
@@ -68,7 +69,7 @@ async fn postgres_conforms() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn simultaneous_logins_on_three_replicas_never_exceed_the_limit_soak() {
     const LOGINS: u64 = 50;
-    let rounds = if std::env::var_os("HEADCOUNT_SOAK").is_some() { 1_000 } else { 20 };
+    let rounds = if soak() { 1_000 } else { 20 };
     let database = Database::create();
     let ears: [Arc<Ear>; 3] = std::array::from_fn(|_| Ear::new(limits(1)));
     let mut replicas = Vec::new();
