@@ -90,6 +90,7 @@ struct Terms {
     control_frames_max: u32,
     host_is_sni: bool,
     deadlines: Deadlines,
+    unsent_bytes: u32,
     shutdown_grace: Duration,
 }
 
@@ -102,6 +103,7 @@ impl Terms {
             control_frames_max: settings.limits.http2.control_frames_max,
             host_is_sni: settings.accepted.host_is_sni,
             deadlines: Deadlines::of(&settings.limits),
+            unsent_bytes: settings.limits.unsent_bytes,
             shutdown_grace: Duration::from_millis(settings.shutdown_grace_ms),
         }
     }
@@ -193,9 +195,9 @@ pub async fn serve<S: Service>(
     service: Arc<S>,
     edge: Arc<Edge>,
 ) -> io::Result<()> {
-    let listener = Listener::try_from(listener)?;
     let lifecycle = edge.lifecycle.clone();
     let terms = edge.terms.load_full();
+    let listener = Listener::open(listener, terms.unsent_bytes)?;
     let server = Arc::new(Server { service, edge, terms });
     accept_until_drain(&listener, &server).await;
     accept_backlog(&listener, &server).await;

@@ -263,6 +263,8 @@ pub struct ServerLimits {
     pub login_body_bytes_max: usize,
     /// Bytes of any request body; `None`: unlimited (streamed).
     pub body_bytes_max: Option<u64>,
+    /// Bytes of an answer that the kernel holds for a connection before it can send them.
+    pub unsent_bytes: u32,
     /// A new connection must send its first byte within.
     pub first_byte_timeout_ms: u64,
     /// A TLS handshake must be complete within.

@@ -56,6 +56,7 @@ pub(crate) fn server_settings() -> ServerSettings {
             cookies_max: 100,
             login_body_bytes_max: 64 * 1024,
             body_bytes_max: Some(1024),
+            unsent_bytes: 128 * 1024,
             first_byte_timeout_ms: 30_000,
             tls_handshake_timeout_ms: 30_000,
             head_timeout_ms: 30_000,

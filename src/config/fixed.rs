@@ -57,6 +57,7 @@ fn values(settings: &Settings) -> Vec<(&'static str, String)> {
             "server.limits.connections_per_address",
             server.limits.connections_per_address_max.to_string(),
         ),
+        ("server.limits.unsent", server.limits.unsent_bytes.to_string()),
         (
             "server.limits.http2_streams_per_address",
             server.limits.http2.streams_per_address_max.to_string(),

@@ -16,6 +16,7 @@ fn settings() -> ServerSettings {
         cookies_max: 10,
         login_body_bytes_max: 65_536,
         body_bytes_max: None,
+        unsent_bytes: 131_072,
         first_byte_timeout_ms: 1,
         tls_handshake_timeout_ms: 1,
         head_timeout_ms: 1,

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
 
-use socket2::{Domain, Protocol, SockAddr, Socket as RawSocket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::peer::Peer;
@@ -144,13 +144,18 @@ pub(super) enum Listener {
     Unix(UnixListener),
 }
 
-impl TryFrom<Listening> for Listener {
-    type Error = io::Error;
-
-    fn try_from(listening: Listening) -> io::Result<Self> {
+impl Listener {
+    /// `unsent_bytes` is how much of an answer the kernel holds for a connection before it can be
+    /// sent; beyond that it is the app that waits.
+    pub(super) fn open(listening: Listening, unsent_bytes: u32) -> io::Result<Self> {
         match listening {
             Listening::Tcp(listener) | Listening::InheritedTcp(listener) => {
                 listener.set_nonblocking(true)?;
+                // Connections have both from their listener. Where the kernel knows neither, its own
+                // limits hold, and small answers come later.
+                let socket = SockRef::from(&listener);
+                let _ = socket.set_tcp_nodelay(true);
+                let _ = socket.set_tcp_notsent_lowat(unsent_bytes);
                 TcpListener::from_std(listener).map(Self::Tcp)
             }
             Listening::Unix(listener) => {
@@ -159,16 +164,12 @@ impl TryFrom<Listening> for Listener {
             }
         }
     }
-}
 
-impl Listener {
     pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Peer)>> {
         Poll::Ready(match self {
-            Self::Tcp(listener) => ready!(listener.poll_accept(cx)).map(|(stream, peer)| {
-                // Only costs latency.
-                let _ = stream.set_nodelay(true);
-                (stream.into(), peer.into())
-            }),
+            Self::Tcp(listener) => {
+                ready!(listener.poll_accept(cx)).map(|(stream, peer)| (stream.into(), peer.into()))
+            }
             Self::Unix(listener) => {
                 ready!(listener.poll_accept(cx)).map(|(stream, _)| (stream.into(), Peer::UNIX))
             }

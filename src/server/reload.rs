@@ -161,6 +161,12 @@ pub(super) fn announce(proxy: &Proxy) {
     for key in &proxy.settings.unsafe_keys {
         tracing::warn!(key, "an unsafe key is on: see what it opens in docs/configuration.md");
     }
+    let server = &proxy.settings.server;
+    if server.proxy_protocol && server.trusted_proxies.is_empty() {
+        tracing::warn!(
+            "proxy_protocol is required of everybody: whoever connects says which address is the              client's, unless server.trusted_proxies names who may"
+        );
+    }
 }
 
 /// Enforcing has begun. Requests that began before may still note what would have ended.

@@ -81,6 +81,7 @@ fn limits(server: &mut Table<'_>) -> ServerLimits {
         cookies_max: to_usize(limits.count("cookies", 100, 10..=1_000)),
         login_body_bytes_max: to_usize(limits.size("login_body", 64 * KIB, KIB..=16 * MIB)),
         body_bytes_max: limits.size_or_none("body", &(1..=1 << 50)),
+        unsent_bytes: small(limits.size("unsent", 128 * KIB, 16 * KIB..=16 * MIB)),
         first_byte_timeout_ms: limits.duration("first_byte_timeout", 10 * SECOND, PATIENCE),
         tls_handshake_timeout_ms: limits.duration("tls_handshake_timeout", 10 * SECOND, PATIENCE),
         head_timeout_ms: limits.duration("head_timeout", 15 * SECOND, PATIENCE),
@@ -96,8 +97,6 @@ fn limits(server: &mut Table<'_>) -> ServerLimits {
 
 /// The keys of `[server.limits]` that begin with `http2_`.
 fn http2_limits(limits: &mut Table<'_>) -> Http2Limits {
-    // Every range here fits.
-    let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
     Http2Limits {
         streams_max: small(limits.count("http2_streams", 100, 1..=10_000)),
         streams_per_address_max: to_usize(limits.count(
@@ -116,6 +115,11 @@ fn http2_limits(limits: &mut Table<'_>) -> Http2Limits {
         ping_interval_ms: limits.duration("http2_ping_interval", 20 * SECOND, PATIENCE),
         ping_timeout_ms: limits.duration("http2_ping_timeout", 20 * SECOND, PATIENCE),
     }
+}
+
+/// Every range that is read as such fits.
+fn small(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// Addresses and unix sockets to listen on.

@@ -15,6 +15,11 @@ fn v2(command: u8) -> Vec<u8> {
     [V2, &[command, 0x11, 0, 12, 192, 0, 2, 7, 10, 0, 0, 1, 0xdc, 4, 1, 187]].concat()
 }
 
+/// Whether it says that anybody may name any client.
+fn warns(proxy: &Proxy) -> bool {
+    proxy.log().iter().any(|line| line.contains("proxy_protocol is required of everybody"))
+}
+
 /// What the app was told of the client's address behind a header.
 #[track_caller]
 fn client_of(proxy: &Proxy, header: &[u8]) -> String {
@@ -30,6 +35,7 @@ fn client_of(proxy: &Proxy, header: &[u8]) -> String {
 fn the_header_says_whose_connection_it_is() {
     let app = app();
     let proxy = proxy(&app, REQUIRED);
+    assert!(warns(&proxy), "{:?}", proxy.log());
     let v1 = b"PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\r\n";
     let v1_6 = b"PROXY TCP6 2001:db8::7 ::1 56324 443\r\n";
     assert_eq!(client_of(&proxy, v1), "192.0.2.7");
@@ -96,6 +102,7 @@ fn the_header_must_come_in_time_and_from_whom_it_may() {
     let strangers = proxy(&app, &format!("{REQUIRED}server.trusted_proxies = [\"192.0.2.1\"]\n"));
     assert_eq!(raw::raw(strangers.address, &[&v2(0x21), GET].concat()), b"");
     wait_for_refusal(&strangers, "proxy_protocol");
+    assert!(!warns(&strangers));
     assert!(app.arrived().is_empty());
 }
 

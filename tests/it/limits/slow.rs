@@ -163,6 +163,38 @@ fn besiege(
     })
 }
 
+/// Bytes that the kernel holds for the other end of a connection to the proxy (proc_pid_net(5)).
+fn unsent_to(client: &TcpStream) -> u64 {
+    let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
+    let (ours, theirs) =
+        (client.local_addr().unwrap().port(), client.peer_addr().unwrap().port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let of_proxy = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(
+        |columns| port(columns[1]) == Some(theirs) && port(columns[2]) == Some(ours),
+    );
+    let (sending, _) = of_proxy.unwrap()[4].split_once(':').unwrap();
+    u64::from_str_radix(sending, 16).unwrap()
+}
+
+#[test]
+fn an_answer_that_nobody_takes_waits_in_the_app() {
+    let app = app();
+    let proxy = Proxy::start(app.address, None, &configured(""));
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&proxy.address.into()).unwrap();
+    let mut client = TcpStream::from(socket);
+    client.write_all(b"GET /pour HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let (mut last, mut still) = (0, 0);
+    eventually("nothing more comes", || {
+        let held = unsent_to(&client);
+        still = if held == last && held > 64 * 1024 { still + 1 } else { 0 };
+        last = held;
+        (still == 20).then_some(())
+    });
+    assert!(last < 512 * 1024, "{last} bytes");
+}
+
 #[test]
 fn soak_slow_clients_are_closed_in_time_and_hurt_nobody() {
     let _alone = alone();
