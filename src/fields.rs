@@ -9,6 +9,10 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
 use crate::refusal::Refusal;
 
+/// PHP leaves out what comes after a thousand fields, Django refuses it (`max_input_vars`,
+/// `DATA_UPLOAD_MAX_NUMBER_FIELDS`): no login has as many.
+const FIELDS_MAX: usize = 1_000;
+
 /// A buffered request body, as far as rules can look into it.
 pub enum Fields {
     /// No body, or one no rule can read.
@@ -97,6 +101,7 @@ fn charset<'a>(parameters: impl Iterator<Item = &'a str>) -> Result<(), Refusal>
 
 /// `name=value&…`, decoded once.
 pub fn read_form(body: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
+    few(body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).count())?;
     let decode = |part: &[u8]| {
         let spaced: Vec<u8> =
             part.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
@@ -111,6 +116,10 @@ pub fn read_form(body: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
             Ok((decode(&pair[..at])?, decode(value)?))
         })
         .collect()
+}
+
+fn few(fields: usize) -> Result<(), Refusal> {
+    if fields > FIELDS_MAX { Err(Refusal::LoginAmbiguous) } else { Ok(()) }
 }
 
 async fn read_multipart(
@@ -134,6 +143,7 @@ async fn read_multipart(
         let value = field.bytes().await.map_err(|_| Refusal::LoginAmbiguous)?;
         let value = String::from_utf8(value.to_vec()).unwrap_or_default();
         fields.push((name, value));
+        few(fields.len())?;
     }
     Ok(fields)
 }
@@ -338,6 +348,9 @@ mod tests {
         );
         assert_eq!(parse(FORM, "user=%ff").await.err(), Some(Refusal::LoginAmbiguous));
         assert_eq!(parse("application/json", "{").await.err(), Some(Refusal::LoginAmbiguous));
+        assert!(parse(FORM, &format!("{}user=a&", "b&".repeat(999))).await.is_ok());
+        let many = parse(FORM, &format!("{}user=a", "b&".repeat(1_000))).await;
+        assert_eq!(many.err(), Some(Refusal::LoginAmbiguous));
         let deep = "[".repeat(10_000);
         assert_eq!(parse("application/json", &deep).await.err(), Some(Refusal::LoginAmbiguous));
         assert!(matches!(parse("text/plain", "user=a").await, Ok(Fields::Opaque)));

@@ -79,40 +79,61 @@ impl Glob {
         Self { source: fold(&self.source), tokens }
     }
 
-    /// Whether all of `text` matches. The reachable pattern positions are kept as a set, so no
-    /// input makes it slow.
+    /// Whether all of `text` matches.
     pub fn matches(&self, text: &str) -> bool {
-        if let Some(literal) = self.literal() {
-            return literal == text;
-        }
-        let mut reachable = vec![false; self.tokens.len() + 1];
-        reachable[0] = true;
-        self.skip_stars(&mut reachable);
-        for character in text.chars() {
-            let mut next = vec![false; reachable.len()];
-            for (at, token) in self.tokens.iter().enumerate() {
-                if !reachable[at] {
-                    continue;
-                }
-                match token {
-                    Token::Char(expected) if *expected == character => next[at + 1] = true,
-                    Token::One(slash) if *slash || character != '/' => next[at + 1] = true,
-                    Token::Any(crosses) if *crosses || character != '/' => next[at] = true,
-                    Token::Char(_) | Token::One(_) | Token::Any(_) => {}
-                }
-            }
-            self.skip_stars(&mut next);
-            reachable = next;
-        }
-        reachable.last().copied().unwrap_or(false)
+        let fixed = self.tokens.iter().take_while(|token| matches!(token, Token::Char(_))).count();
+        let mut rest = text.chars();
+        let starts = self.tokens[..fixed]
+            .iter()
+            .all(|token| rest.next().is_some_and(|found| *token == Token::Char(found)));
+        starts && reaches_the_end(&self.tokens[fixed..], rest.as_str())
     }
+}
 
-    fn skip_stars(&self, reachable: &mut [bool]) {
-        for (at, token) in self.tokens.iter().enumerate() {
-            if reachable[at] && matches!(token, Token::Any(_)) {
-                reachable[at + 1] = true;
+/// The places in the pattern that the text so far leads to are kept as a set, so that no input makes
+/// it slow. It does not grow while the text is read.
+fn reaches_the_end(tokens: &[Token], text: &str) -> bool {
+    if tokens.is_empty() {
+        return text.is_empty();
+    }
+    let mut reachable: Vec<usize> = Vec::with_capacity(tokens.len() + 1);
+    let mut next: Vec<usize> = Vec::with_capacity(tokens.len() + 1);
+    arrive(tokens, &mut reachable, 0);
+    for character in text.chars() {
+        for &at in &reachable {
+            match tokens.get(at) {
+                Some(Token::Char(expected)) if *expected == character => {
+                    arrive(tokens, &mut next, at + 1);
+                }
+                Some(Token::One(slash)) if *slash || character != '/' => {
+                    arrive(tokens, &mut next, at + 1);
+                }
+                Some(Token::Any(crosses)) if *crosses || character != '/' => {
+                    arrive(tokens, &mut next, at);
+                }
+                _ => {}
             }
         }
+        if next.is_empty() {
+            return false;
+        }
+        std::mem::swap(&mut reachable, &mut next);
+        next.clear();
+    }
+    reachable.last() == Some(&tokens.len())
+}
+
+/// A place, and those behind stars that match nothing. Places come in order, so that those that are
+/// there already are the last ones.
+fn arrive(tokens: &[Token], places: &mut Vec<usize>, mut at: usize) {
+    loop {
+        if places.last().is_none_or(|last| *last < at) {
+            places.push(at);
+        }
+        if !matches!(tokens.get(at), Some(Token::Any(_))) {
+            return;
+        }
+        at += 1;
     }
 }
 
@@ -279,6 +300,51 @@ mod tests {
         for (glob, text, expected) in table {
             assert_eq!(glob.matches(text), expected, "{glob} on {text}");
         }
+    }
+
+    /// Every text of at most so many of these.
+    fn texts(of: &[&str], longest: usize) -> Vec<String> {
+        let mut all = vec![String::new()];
+        for start in 0..longest {
+            let longer: Vec<String> = all
+                .iter()
+                .filter(|text| text.chars().count() >= start)
+                .flat_map(|text| of.iter().map(move |next| format!("{text}{next}")))
+                .collect();
+            all.extend(longer);
+        }
+        all
+    }
+
+    fn naively(tokens: &[Token], text: &str) -> bool {
+        let (Some(token), mut rest) = (tokens.first(), text.chars()) else {
+            return text.is_empty();
+        };
+        let first = rest.next();
+        let goes_on = |tokens| first.is_some() && naively(tokens, rest.as_str());
+        match token {
+            Token::Char(expected) => first == Some(*expected) && goes_on(&tokens[1..]),
+            Token::One(slash) => (*slash || first != Some('/')) && goes_on(&tokens[1..]),
+            Token::Any(crosses) => {
+                naively(&tokens[1..], text) || ((*crosses || first != Some('/')) && goes_on(tokens))
+            }
+        }
+    }
+
+    #[test]
+    fn globs_match_as_their_definition_says() {
+        let texts = texts(&["a", "b", "/"], 4);
+        let mut matched = 0;
+        for pattern in self::texts(&["a", "/", "?", "*", "**"], 4) {
+            for glob in [Glob::name(&pattern), Glob::path(&pattern)] {
+                for text in &texts {
+                    let expected = naively(&glob.tokens, text);
+                    assert_eq!(glob.matches(text), expected, "{glob} on {text}");
+                    matched += usize::from(expected);
+                }
+            }
+        }
+        assert!(matched > 1_000, "{matched}");
     }
 
     #[test]

@@ -314,13 +314,6 @@ fn reloads(rounds: u64) {
 }
 
 #[test]
-fn a_hundred_reloads_cost_no_request() {
-    reloads(100);
-}
-
-#[test]
-fn soak_five_hundred_reloads() {
-    if soak() {
-        reloads(500);
-    }
+fn soak_reloads_cost_no_request() {
+    reloads(if soak() { 500 } else { 100 });
 }

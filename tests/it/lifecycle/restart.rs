@@ -37,15 +37,8 @@ fn restarts(rounds: u64) {
 }
 
 #[test]
-fn a_hundred_drains_and_restarts_cost_no_request() {
-    restarts(100);
-}
-
-#[test]
-fn soak_five_hundred_drains_and_restarts() {
-    if soak() {
-        restarts(500);
-    }
+fn soak_drains_and_restarts_cost_no_request() {
+    restarts(if soak() { 500 } else { 100 });
 }
 
 #[test]

@@ -166,12 +166,12 @@ fn besiege(
 /// Bytes that the kernel holds for the other end of a connection to the proxy (proc_pid_net(5)).
 fn unsent_to(client: &TcpStream) -> u64 {
     let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
-    let (ours, theirs) =
-        (client.local_addr().unwrap().port(), client.peer_addr().unwrap().port());
+    let (ours, theirs) = (client.local_addr().unwrap().port(), client.peer_addr().unwrap().port());
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let of_proxy = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(
-        |columns| port(columns[1]) == Some(theirs) && port(columns[2]) == Some(ours),
-    );
+    let of_proxy = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|columns| port(columns[1]) == Some(theirs) && port(columns[2]) == Some(ours));
     let (sending, _) = of_proxy.unwrap()[4].split_once(':').unwrap();
     u64::from_str_radix(sending, 16).unwrap()
 }
