@@ -25,6 +25,7 @@ pub enum EventKind {
     SessionDenied,
     SessionUseAfterEnd,
     SessionClientChanged,
+    SessionDisowned,
     LoginFailed,
     LoginUnattributed,
     LimitChanged,
@@ -36,13 +37,14 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::SessionCreated,
         Self::SessionRenewed,
         Self::SessionEnded,
         Self::SessionDenied,
         Self::SessionUseAfterEnd,
         Self::SessionClientChanged,
+        Self::SessionDisowned,
         Self::LoginFailed,
         Self::LoginUnattributed,
         Self::LimitChanged,
@@ -61,6 +63,7 @@ impl EventKind {
             Self::SessionDenied => "session_denied",
             Self::SessionUseAfterEnd => "session_use_after_end",
             Self::SessionClientChanged => "session_client_changed",
+            Self::SessionDisowned => "session_disowned",
             Self::LoginFailed => "login_failed",
             Self::LoginUnattributed => "login_unattributed",
             Self::LimitChanged => "limit_changed",

@@ -203,6 +203,23 @@ pub fn end(
     draft.plan
 }
 
+/// What a user ends from a session of their own, `by`, which has to be live itself.
+pub fn end_own(
+    switches: Switches,
+    user: &User,
+    by: SessionId,
+    now: Timestamp,
+    live: &[Session],
+    pick: impl Fn(SessionId) -> bool,
+) -> Plan {
+    let own = |session: &Session| session.user.as_ref() == Some(user);
+    if !live.iter().any(|session| session.id == by && own(session)) {
+        return Plan::default();
+    }
+    let how = How::user(EndReason::SelfService, now);
+    end(switches, &how, Some(by), live, |session| own(session) && pick(session.id))
+}
+
 /// Ends the live sessions that have timed out by now.
 pub fn expire(limits: &Limits, switches: Switches, now: Timestamp, live: &[Session]) -> Plan {
     let mut draft = Draft { plan: Plan::default(), mode: switches.mode };

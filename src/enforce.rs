@@ -11,7 +11,7 @@ use http::{Method, Response, StatusCode};
 use serde_json::json;
 
 use crate::body::Body;
-use crate::pages::{Language, Page, Pages};
+use crate::pages::{Language, NotMe, Page, Pages, Sessions};
 use crate::refusal::Refusal;
 use crate::session::{EndReason, Ending};
 
@@ -20,6 +20,9 @@ static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// Our pages run nothing, and load nothing but the app's logo.
 const POLICY: &str = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Those with forms send them to us, and say where they are from.
+const POLICY_WITH_FORMS: &str = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// What kind of answer the client can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,12 +103,58 @@ pub fn ended(
     ending: Option<&Ending>,
     audience: Audience,
     login_url: Option<&str>,
+    not_me: Option<NotMe<'_>>,
 ) -> Response<Body> {
     let reason = ending.map_or(EndReason::App, |ending| ending.reason);
     let at = ending.map(|ending| ending.at);
     let more = json!({ "reason": reason.as_str(), "ended_at": at, "login_url": login_url });
-    let facts = Page::Ended { reason, at, login_url };
-    answer(pages, StatusCode::UNAUTHORIZED, audience, facts, more)
+    let facts = Page::Ended { reason, at, login_url, not_me };
+    let response = answer(pages, StatusCode::UNAUTHORIZED, audience, facts, more);
+    if not_me.is_some() { with_forms(response) } else { response }
+}
+
+/// A user's own sessions.
+pub fn sessions(pages: &Pages, sessions: &Sessions, audience: Audience) -> Response<Body> {
+    if let Audience::Page(language) = audience {
+        let html = pages.html(Page::Sessions(sessions), language);
+        return with_forms(with_body(StatusCode::OK, html_type(), html));
+    }
+    let Sessions { user, csrf, can_end, limit, more, list, .. } = sessions;
+    document(&json!({
+        "user": user, "limit": limit, "can_end": can_end, "csrf": csrf, "sessions": list, "more": more,
+    }))
+}
+
+/// So many sessions have been ended.
+pub fn sessions_ended(count: u32) -> Response<Body> {
+    document(&json!({ "ended": count }))
+}
+
+/// A user's word that an end was somebody else's doing has been taken.
+pub fn disowned(pages: &Pages, audience: Audience, login_url: Option<&str>) -> Response<Body> {
+    match audience {
+        Audience::Page(language) => {
+            let html = pages.html(Page::Disowned { login_url }, language);
+            with_body(StatusCode::OK, html_type(), html)
+        }
+        Audience::Program => document(&json!({ "reported": true })),
+    }
+}
+
+fn html_type() -> HeaderValue {
+    HeaderValue::from_static("text/html; charset=utf-8")
+}
+
+fn document(json: &serde_json::Value) -> Response<Body> {
+    with_body(StatusCode::OK, HeaderValue::from_static("application/json"), json.to_string())
+}
+
+/// A form tells where it comes from only if its page may say so.
+fn with_forms(mut response: Response<Body>) -> Response<Body> {
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY_WITH_FORMS));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    response
 }
 
 /// Sends a page load to the login page.
@@ -134,8 +183,7 @@ fn answer(
     more: serde_json::Value,
 ) -> Response<Body> {
     if let Audience::Page(language) = audience {
-        let html = HeaderValue::from_static("text/html; charset=utf-8");
-        return with_body(status, html, pages.html(page, language));
+        return with_body(status, html_type(), pages.html(page, language));
     }
     let [title, detail] = pages.text(page, Language::English);
     let mut document = json!({
@@ -186,7 +234,7 @@ mod tests {
     async fn the_page_says_why_when_and_what_to_do() {
         let audience = Audience::Page(Language::English);
         let over = ending(EndReason::Limit);
-        let response = ended(&pages(), Some(&over), audience, Some("/login?a=\"b"));
+        let response = ended(&pages(), Some(&over), audience, Some("/login?a=\"b"), None);
         assert_eq!(response.status(), 401);
         assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
         let html = text(response).await;
@@ -199,7 +247,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_gets_the_reason_as_json() {
-        let response = ended(&pages(), Some(&ending(EndReason::Admin)), Audience::Program, None);
+        let response =
+            ended(&pages(), Some(&ending(EndReason::Admin)), Audience::Program, None, None);
         assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
         let json: serde_json::Value = serde_json::from_str(&text(response).await).unwrap();
         assert_eq!(json["reason"], "admin");

@@ -227,6 +227,12 @@ fn endings(settings: &Settings) -> Vec<String> {
         let request = request(&rule.request);
         sentences.push(format!("{request} is a password change{when}; it {effect}."));
     }
+    if let Some(folder) = &settings.self_service {
+        sentences.push(format!(
+            "Users see sessions of their own at `{folder}` and can end them there; whoever is shown why \
+             a session ended can report that it was somebody else's doing."
+        ));
+    }
     let tokens = settings.admin.iter().flat_map(|admin| &admin.tokens);
     let may: Vec<&str> = tokens
         .filter(|token| token.role >= AdminRole::Operator)

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
 
 use self::file::KeyFile;
 use crate::session::{SessionId, SessionKey, Timestamp};
@@ -23,6 +24,7 @@ pub struct Keyring {
     stamp: HmacSha256,
     value: HmacSha256,
     address: HmacSha256,
+    form: HmacSha256,
     /// Tells this key from others, and says nothing of it.
     fingerprint: [u8; 16],
     other: Option<Box<Self>>,
@@ -64,6 +66,7 @@ impl Keyring {
             stamp: derive("headcount stamp 1"),
             value: derive("headcount value 1"),
             address: derive("headcount address 1"),
+            form: derive("headcount form 1"),
             fingerprint: truncated(&derive("headcount fingerprint 1"), &[]),
             other: None,
             other_is_next: false,
@@ -135,6 +138,17 @@ impl Keyring {
         SessionKey(truncated(&self.value, &[app.as_bytes(), name.as_bytes(), token]))
     }
 
+    /// What a form of ours carries, so that it is known to be ours; the first part says which form.
+    pub fn form(&self, parts: &[&[u8]]) -> String {
+        hex(&truncated(&self.form, parts))
+    }
+
+    /// Whether a form carries that, made with either key. Takes as long whatever is given.
+    pub fn is_form(&self, parts: &[&[u8]], given: &str) -> bool {
+        let each = self.each().map(|key| key.form(parts).as_bytes().ct_eq(given.as_bytes()));
+        each.fold(false, |found, same| found | bool::from(same))
+    }
+
     /// An address that can be compared but not read.
     pub fn address(&self, address: &str) -> [u8; 16] {
         truncated(&self.address, &[address.as_bytes()])
@@ -183,6 +197,25 @@ mod tests {
     fn shifting_bytes_between_parts_changes_the_hash() {
         let keyring = Keyring::new(&[7; 32]);
         assert_ne!(keyring.token("ab", "c", b"d"), keyring.token("a", "bc", b"d"));
+    }
+
+    #[test]
+    fn a_form_is_known_for_what_it_is_also_after_a_change_of_keys() {
+        let [old, new] = [Keyring::new(&[1; 32]), Keyring::new(&[2; 32])];
+        let made = old.form(&[b"sessions", b"id"]);
+        assert!(old.is_form(&[b"sessions", b"id"], &made));
+        assert!(!new.is_form(&[b"sessions", b"id"], &made));
+        let both = Keyring { other: Some(Box::new(old.clone())), ..new };
+        assert!(both.is_form(&[b"sessions", b"id"], &made));
+        for (parts, given) in [
+            ([&b"sessions"[..], b"other"], &*made),
+            ([b"not me", b"id"], &made),
+            ([b"sessions", b"id"], ""),
+            ([b"sessions", b"id"], &made[1..]),
+            ([b"sessions", b"id"], &made.to_ascii_uppercase()),
+        ] {
+            assert!(!old.is_form(&parts, given), "{given}");
+        }
     }
 
     #[test]

@@ -73,6 +73,7 @@ pub mod enforce;
 pub mod idle;
 pub mod lifecycle;
 pub mod listener;
+pub mod own_pages;
 pub mod pace;
 pub mod pages;
 pub mod peer;

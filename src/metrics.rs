@@ -66,6 +66,8 @@ labels! {
         Upgraded "upgraded",
         /// The client was told that its session has ended.
         Ended "ended",
+        /// One of our own pages was shown, or did what it was asked.
+        Own "own",
         /// A login over the limit was turned away.
         Denied "denied",
         /// Any other answer of ours; `refusals` says which.

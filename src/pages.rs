@@ -2,6 +2,7 @@
 //! HTTP, and no more about a session than what a page says.
 
 mod language;
+mod sessions;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,16 +12,19 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, context, esca
 use serde::{Deserialize, Serialize};
 
 pub use language::Language;
+pub use sessions::{Described, NotMe, Row, Sessions};
 
 use crate::refusal::Refusal;
 use crate::session::{EndReason, Timestamp};
 
 /// The templates that come with Headcount; the operator may put others in their place.
-pub const TEMPLATES: [(&str, &str); 4] = [
+pub const TEMPLATES: [(&str, &str); 6] = [
     ("layout.html", include_str!("../config/pages/layout.html")),
     ("ended.html", include_str!("../config/pages/ended.html")),
     ("denied.html", include_str!("../config/pages/denied.html")),
     ("refused.html", include_str!("../config/pages/refused.html")),
+    ("sessions.html", include_str!("../config/pages/sessions.html")),
+    ("disowned.html", include_str!("../config/pages/disowned.html")),
 ];
 
 /// How the pages look.
@@ -39,9 +43,27 @@ pub struct Theme {
 /// What a page tells.
 #[derive(Clone, Copy, Debug)]
 pub enum Page<'a> {
-    Ended { reason: EndReason, at: Option<Timestamp>, login_url: Option<&'a str> },
-    Denied { count: u32, limit: u32 },
-    Refused { refusal: Refusal, reference: &'a str },
+    Ended {
+        reason: EndReason,
+        at: Option<Timestamp>,
+        login_url: Option<&'a str>,
+        /// For ends that somebody else may have caused.
+        not_me: Option<NotMe<'a>>,
+    },
+    Denied {
+        count: u32,
+        limit: u32,
+    },
+    /// A user's own sessions.
+    Sessions(&'a Sessions),
+    /// A user has said that an end was somebody else's doing.
+    Disowned {
+        login_url: Option<&'a str>,
+    },
+    Refused {
+        refusal: Refusal,
+        reference: &'a str,
+    },
 }
 
 /// The words of one language.
@@ -51,6 +73,8 @@ struct Words {
     support: String,
     ended: Ended,
     denied: Denied,
+    sessions: sessions::Words,
+    disowned: Disowned,
     refused: Refused,
 }
 
@@ -61,6 +85,7 @@ struct Ended {
     sign_in: String,
     at: String,
     not_you: String,
+    not_me: String,
     /// By reason.
     because: BTreeMap<String, String>,
 }
@@ -74,6 +99,14 @@ struct Denied {
     advice: String,
     not_you: String,
     reason: String,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Disowned {
+    title: String,
+    text: String,
+    advice: String,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -176,6 +209,9 @@ impl Pages {
             for page in samples() {
                 pages.rendered(page, language)?;
             }
+            for sample in &Sessions::samples() {
+                pages.rendered(Page::Sessions(sample), language)?;
+            }
         }
         Ok(pages)
     }
@@ -199,6 +235,8 @@ impl Pages {
                 let text = text.replace("{count}", &count.to_string());
                 return [words.denied.title.clone(), text.replace("{limit}", &limit.to_string())];
             }
+            Page::Sessions(_) => [&*words.sessions.title, &*words.sessions.intro],
+            Page::Disowned { .. } => [&*words.disowned.title, &*words.disowned.text],
             Page::Refused { refusal, .. } => {
                 [words.refused.title(refusal), words.refused.advice(refusal)]
             }
@@ -217,17 +255,26 @@ impl Pages {
         let common = context! { words, theme, language => language.tag() };
         let template = |name| self.templates.get_template(name);
         match page {
-            Page::Ended { reason, at, login_url } => {
+            Page::Ended { reason, at, login_url, not_me } => {
+                let not_me = not_me.map(|not_me| Value::from(Serde(not_me)));
                 let at = at.map(|at| at.to_string());
                 let time = at.as_deref().map(human);
                 let not_you = advises(reason);
                 let reason = reason.as_str();
-                let facts = context! { reason, at, time, not_you, login_url, ..common };
+                let facts = context! { reason, at, time, not_you, not_me, login_url, ..common };
                 template("ended.html")?.render(facts)
             }
             Page::Denied { count, limit } => {
                 let [_, text] = self.text(page, language);
                 template("denied.html")?.render(context! { text, count, limit, ..common })
+            }
+            Page::Sessions(sessions) => {
+                let words = &self.words(language).sessions;
+                let facts = sessions.facts(words, |at| human(&at.to_string()));
+                template("sessions.html")?.render(context! { ..facts, ..common })
+            }
+            Page::Disowned { login_url } => {
+                template("disowned.html")?.render(context! { login_url, ..common })
             }
             Page::Refused { refusal, reference } => {
                 let [title, advice] = self.text(page, language);
@@ -253,20 +300,22 @@ fn words_of(language: Language) -> Result<Words, PagesError> {
 /// One page of each kind, with everything and with as little as there can be.
 fn samples() -> impl Iterator<Item = Page<'static>> {
     let at = Some(Timestamp(0));
+    let not_me = NotMe { action: "/", session: "-", token: "-" };
     let ended = EndReason::ALL.into_iter().flat_map(move |reason| {
         [
-            Page::Ended { reason, at, login_url: Some("/login") },
-            Page::Ended { reason, at: None, login_url: None },
+            Page::Ended { reason, at, login_url: Some("/login"), not_me: Some(not_me) },
+            Page::Ended { reason, at: None, login_url: None, not_me: None },
         ]
     });
     let denied = [1, 2].map(|count| Page::Denied { count, limit: count });
     let refused =
         Refusal::ALL.iter().map(|refusal| Page::Refused { refusal: *refusal, reference: "-" });
-    ended.chain(denied).chain(refused)
+    let disowned = [Some("/login"), None].map(|login_url| Page::Disowned { login_url });
+    ended.chain(denied).chain(disowned).chain(refused)
 }
 
 /// Whether somebody else may have been the cause.
-fn advises(reason: EndReason) -> bool {
+pub fn advises(reason: EndReason) -> bool {
     match reason {
         EndReason::Limit | EndReason::PasswordChange | EndReason::SelfService => true,
         EndReason::Logout
@@ -317,13 +366,15 @@ mod tests {
             assert!(!toml.contains("\"\""), "an empty word in {language:?}");
             let filled = |toml: &str| toml.matches('{').count();
             assert_eq!(filled(&toml), filled(&toml::to_string(english).unwrap()), "{language:?}");
-            for page in samples() {
+            let check = |page: Page<'_>| {
                 let html = pages.rendered(page, language).unwrap();
                 assert!(html.contains(&format!("<html lang=\"{}\">", language.tag())));
                 assert!(html.len() < 15_000 && !html.contains('{') || html.contains("<style>"));
                 let body = html.split("<body>").nth(1).unwrap();
                 assert!(!body.contains('{') && !body.contains("undefined"), "{body}");
-            }
+            };
+            samples().for_each(check);
+            Sessions::samples().iter().for_each(|list| check(Page::Sessions(list)));
         }
     }
 
@@ -336,7 +387,7 @@ mod tests {
         };
         let pages = Pages::new(Vec::new(), theme, Language::English).unwrap();
         let login_url = Some("/login?a=\"><script>");
-        let page = Page::Ended { reason: EndReason::Limit, at: None, login_url };
+        let page = Page::Ended { reason: EndReason::Limit, at: None, login_url, not_me: None };
         let html = pages.html(page, Language::German);
         assert!(!html.contains("<script>") && !html.contains("<b>"), "{html}");
         assert!(html.contains("&lt;script&gt;"), "{html}");

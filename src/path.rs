@@ -10,6 +10,30 @@ pub struct CanonicalPath {
     pub plain: bool,
 }
 
+/// Where a request stands to the folder that holds our own pages.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Own<'p> {
+    /// It is not about them.
+    No,
+    /// What follows the folder: nothing, or a `/` and a page.
+    Page(&'p str),
+    /// It is about them in another spelling.
+    Odd,
+}
+
+impl CanonicalPath {
+    /// Where `raw`, of which this is the canonical form, stands to `folder`, which ends in `/`.
+    pub fn below(&self, raw: &str, folder: &str) -> Own<'_> {
+        let stem = folder.strip_suffix('/').unwrap_or(folder);
+        let Some((head, rest)) = self.text.split_at_checked(stem.len()) else { return Own::No };
+        // Some servers do not tell letter cases apart.
+        if !head.eq_ignore_ascii_case(stem) || !(rest.is_empty() || rest.starts_with('/')) {
+            return Own::No;
+        }
+        if head == stem && raw == self.text { Own::Page(rest) } else { Own::Odd }
+    }
+}
+
 /// Reads `raw`, the path part of a request target, as the most forgiving server would: percent
 /// escapes decoded twice, `\` as `/`, `;parameters` cut off, `//`, `/./` and `/../` resolved.
 pub fn canonical(raw: &str) -> CanonicalPath {
@@ -118,6 +142,31 @@ mod tests {
             let path = canonical(spelling);
             assert_eq!(path.text.trim_end_matches('/'), "/login", "{spelling}");
             assert!(!path.plain, "{spelling}");
+        }
+    }
+
+    #[test]
+    fn our_own_pages_have_one_spelling() {
+        for (path, expected) in [
+            ("/.headcount/", Own::Page("/")),
+            ("/.headcount", Own::Page("")),
+            ("/.headcount/end", Own::Page("/end")),
+            ("/.headcountx/", Own::No),
+            ("/.headcoun", Own::No),
+            ("/x/.headcount/", Own::No),
+            ("/.headcount/../login", Own::No),
+            ("//.headcount/", Own::Odd),
+            ("/.Headcount/", Own::Odd),
+            ("/.headcount/%2e", Own::Odd),
+            ("/.headcount//end", Own::Odd),
+            ("/.headcount;x=1/", Own::Odd),
+            ("/.headcount/end;x", Own::Odd),
+            ("/%2eheadcount/", Own::Odd),
+            ("/.headcount%2fend", Own::Odd),
+            ("/x/../.headcount/", Own::Odd),
+            ("/.head\u{e9}count/", Own::No),
+        ] {
+            assert_eq!(canonical(path).below(path, "/.headcount/"), expected, "{path}");
         }
     }
 

@@ -66,6 +66,13 @@ impl Limit {
         Self { max_sessions, ..self.clone() }
     }
 
+    /// When a session that began and was last used then will be over if nobody uses it.
+    pub fn expires_at(&self, renewed_at: Timestamp, last_seen_at: Timestamp) -> Option<Timestamp> {
+        let idle = self.idle_timeout_ms.map(|ms| last_seen_at.plus_ms(ms));
+        let absolute = self.absolute_timeout_ms.map(|ms| renewed_at.plus_ms(ms));
+        idle.into_iter().chain(absolute).min()
+    }
+
     /// The limit while the user's sessions have been evicted too often of late.
     #[must_use]
     pub fn without_eviction(&self) -> Self {

@@ -7,18 +7,19 @@ mod app_logout;
 mod guest;
 mod live;
 mod login;
+mod own_form;
 mod own_request;
 mod payload;
 mod probe;
+mod self_service;
 mod step;
+mod told;
 mod watch;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{
-    ALLOW, CACHE_CONTROL, COOKIE, HOST, HeaderMap, HeaderValue, USER_AGENT, WWW_AUTHENTICATE,
-};
+use http::header::{ALLOW, COOKIE, HOST, HeaderMap, HeaderValue, USER_AGENT};
 use http::request::Parts;
 use http::{Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
@@ -33,10 +34,11 @@ use crate::credentials::{Bare, Judge, Keys, Presented};
 use crate::detect::{self, tokens::Token};
 use crate::enforce::{self, Audience};
 use crate::headers;
-use crate::issue::{self, Issuer, Shapes};
+use crate::issue::{Issuer, Shapes};
 use crate::keyring::{self, Keyring};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{Metrics, RequestOutcome};
+use crate::own_pages::OwnPages;
 use crate::pace::Pace;
 use crate::path;
 use crate::peer::Peer;
@@ -46,7 +48,7 @@ use crate::recorder::Recorder;
 use crate::refusal::{Refusal, Side};
 use crate::registry::{Entry, Registry};
 use crate::rules::BASIC;
-use crate::session::{Client, EndReason, Ending, Initiator, Mode, SessionId};
+use crate::session::{Client, EndReason, Ending, Initiator, SessionId};
 use crate::settings::{OnEnded, Settings, Site};
 use crate::slots::Slots;
 use crate::steps::Steps;
@@ -56,6 +58,7 @@ use crate::url::Carriers;
 use self::answer::Upgrade;
 pub use self::live::{Lasting, Live, LiveWorker};
 use self::payload::Payload;
+use self::self_service::own_page;
 
 /// What all workers share: the settings, and everything that follows from them or outlives them.
 /// Other settings make another one, see [`Live`].
@@ -71,6 +74,7 @@ pub struct Proxy {
     pub shapes: Arc<Shapes>,
     pub steps: Arc<Steps>,
     pub probes: Arc<Probes>,
+    pub own_pages: Arc<OwnPages>,
     /// How often each refusal is logged.
     pub pace: Arc<Pace>,
     /// Room for requests at the app.
@@ -149,10 +153,8 @@ impl Worker {
         let upgrade = headers::check(&request, &caller, &settings.server)?.upgrade;
         let cut = proxy.carriers.cut_from(request.uri_mut());
         cut.map_err(|_| Refusal::TargetInvalid)?;
-        let path = path::canonical(request.uri().path());
-        let scope = settings.scope_of(&caller.host, &path.text);
+        let (scope, path, own) = proxy.place(request.uri().path(), &caller.host)?;
         let site = settings.site(scope);
-        let path = proxy.checked(path, site)?;
         let on_client = upgrade.then(|| Upgrade::of(&mut request)).flatten();
         let (mut parts, body) = request.into_parts();
         let payload = Payload::Streaming(body);
@@ -164,10 +166,12 @@ impl Worker {
         let client = proxy.device(&tokens, &caller, user_agent.as_ref());
         let presented = proxy.judge(site, &client, audience).presented(&scan.candidates);
         proxy.check_heard(!presented.all.is_empty())?;
-        let sent = Vec::new();
-        let adopted = None;
+        let (sent, adopted) = (Vec::new(), None);
         let mut exchange =
             Exchange { caller, user_agent, scope, path, audience, presented, sent, adopted };
+        if let Some(page) = own {
+            return Box::pin(self.self_service(&exchange, peer, &page, &parts, payload)).await;
+        }
         if let Some(answered) = self.identify(&mut exchange, &client, &scan.candidates).await? {
             return Ok(answered);
         }
@@ -345,6 +349,19 @@ impl Proxy {
         self.recorder.note(event);
     }
 
+    /// Where a request leads: which app's it is, its canonical path, and which page of ours it is for.
+    fn place(
+        &self,
+        raw: &str,
+        host: &str,
+    ) -> Result<(Option<usize>, String, Option<String>), Refusal> {
+        let path = path::canonical(raw);
+        let scope = self.settings.scope_of(host, &path.text);
+        let site = self.settings.site(scope);
+        let own = own_page(raw, &path, site)?;
+        Ok((scope, self.checked(path, site)?, own))
+    }
+
     /// The canonical path. Another spelling of one that is watched, or that may belong to another
     /// app, is refused rather than guessed at.
     fn checked(&self, path: path::CanonicalPath, site: Site<'_>) -> Result<String, Refusal> {
@@ -410,41 +427,6 @@ impl Proxy {
             parts.headers.insert(HOST, host.map_err(|_| Refusal::InternalError)?);
         }
         Ok(())
-    }
-
-    fn tell_ended(&self, exchange: &Exchange) -> Answered {
-        let login_url = self.site(exchange).login_url;
-        let redirect = self.settings.enforcement.on_ended == OnEnded::Redirect;
-        let ending = exchange.presented.ending.as_ref();
-        let mut response = match (exchange.audience, login_url) {
-            (Audience::Page(_), Some(url)) if redirect => enforce::redirect(url),
-            (audience, url) => enforce::ended(&self.settings.pages, ending, audience, url),
-        };
-        self.expire_dead(exchange, &mut response);
-        if exchange.presented.dead.iter().any(|bare| bare.name == BASIC) {
-            // So that a browser asks for the password instead of sending it once more.
-            let challenge = HeaderValue::from_static("Basic realm=\"session ended\"");
-            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-        }
-        Answered { response, outcome: RequestOutcome::Ended }
-    }
-
-    fn tell_ambiguous(&self, exchange: &Exchange, peer: Peer) -> Answered {
-        let mut response = self.refuse(Refusal::CredentialsAmbiguous, peer, exchange.audience);
-        self.expire_dead(exchange, &mut response);
-        Answered { response, outcome: RequestOutcome::Refused }
-    }
-
-    /// Lets the browser forget cookies that can never be used again.
-    fn expire_dead<B>(&self, exchange: &Exchange, response: &mut Response<B>) {
-        let names = &exchange.presented.expire;
-        if self.settings.switches.mode == Mode::Observe || names.is_empty() {
-            return;
-        }
-        let headers = response.headers_mut();
-        issue::expire(headers, self.site(exchange).scope, names, &self.shapes, self.clock.now());
-        // A cache that kept this answer would sign other people out.
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
 
     // 9 account

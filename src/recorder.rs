@@ -87,6 +87,14 @@ impl RegistryFeed {
     }
 }
 
+/// Which of their own sessions a user ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    One(SessionId),
+    /// All but the one in which it is done.
+    Others,
+}
+
 /// Records what happened to sessions.
 #[derive(Clone)]
 pub struct Recorder {
@@ -198,6 +206,31 @@ impl Recorder {
         self.end_where(scope, how, None, move |id| Some(id) != except)
             .await
             .map(|decision| count(&decision))
+    }
+
+    /// Ends sessions of a user who asks for it in session `by`; tells how many were live. `None`: that
+    /// one is over itself.
+    pub async fn end_own(
+        &self,
+        user: &User,
+        by: SessionId,
+        which: Which,
+    ) -> Result<Option<u32>, StoreError> {
+        let scope = Scope { user: Some(user.clone()), ids: vec![by] };
+        let (switches, user, now) = (self.switches, user.clone(), self.clock.now());
+        let pick = move |id| match which {
+            Which::One(one) => id == one,
+            Which::Others => id != by,
+        };
+        let decide: Decide =
+            Box::new(move |live| decide::end_own(switches, &user, by, now, live, pick));
+        Ok(match self.transact(scope, decide).await? {
+            Decision::Ended { count } => Some(count),
+            Decision::Done
+            | Decision::Admitted { .. }
+            | Decision::Renewed { .. }
+            | Decision::Denied { .. } => None,
+        })
     }
 
     /// Sets how many sessions a user may have, or takes that back; holds from the next login on.

@@ -11,6 +11,8 @@ pub enum Side {
     Downstream,
     Upstream,
     Internal,
+    /// Nobody's: something of ours was asked for that is not to be had.
+    Nobody,
 }
 
 macro_rules! refusals {
@@ -110,6 +112,16 @@ refusals! {
     LoginUnattributed "login_unattributed" FORBIDDEN Downstream;
     /// A login as another user than the one signed in, where the app lets only guests sign in.
     LoginOverSession "login_over_session" FORBIDDEN Downstream;
+    /// A page of ours about somebody's sessions, and nobody is signed in.
+    NotSignedIn "not_signed_in" UNAUTHORIZED Nobody;
+    /// A form of ours that does not come from our page.
+    FormForeign "form_foreign" FORBIDDEN Nobody;
+    /// No page of ours, or no live session of this user.
+    OwnUnknown "own_unknown" NOT_FOUND Nobody;
+    /// A session was to be ended, but observing ends none.
+    Observing "observing" CONFLICT Nobody;
+    /// A session asked for our pages too often.
+    TooManyCalls "too_many_calls" TOO_MANY_REQUESTS Nobody;
     /// Too many connections from one address.
     TooManyConnections "too_many_connections" TOO_MANY_REQUESTS Downstream;
     /// Too many requests at a time from one address over HTTP/2.

@@ -1,6 +1,7 @@
 //! The settings after checking: typed, complete, in the units the code works in. Defaults, key names
 //! and TOML are the business of `config.rs`; nothing here parses or reads files.
 
+mod log;
 mod store;
 mod strictness;
 mod upstream;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+pub use self::log::{ClientAddress, LogFormat, LogSettings};
 pub use self::store::{OnFailure, PostgresSettings, StorePlace, StoreSettings};
 pub use self::strictness::{Accepted, Lenience};
 pub use self::upstream::{AppHttp, AppTlsSettings, UpstreamSettings};
@@ -41,6 +43,8 @@ pub struct Settings {
     pub rules: RuleSet,
     /// Other apps behind the same proxy; what is said above is about the rest.
     pub scopes: Vec<Scope>,
+    /// The folder of our own pages, `/…/`; `None`: there are none.
+    pub self_service: Option<String>,
     pub session: SessionSettings,
     pub normalize: Normalize,
     /// How to ask the app who somebody is.
@@ -71,6 +75,7 @@ pub struct Scope {
     pub login_url: Option<String>,
     pub app_logout: Option<AppLogout>,
     pub probe: Option<Probe>,
+    pub self_service: Option<String>,
 }
 
 /// What counts for one request: the whole app's, or those of the scope it belongs to.
@@ -83,6 +88,7 @@ pub struct Site<'a> {
     pub login_url: Option<&'a str>,
     pub app_logout: Option<&'a AppLogout>,
     pub probe: Option<&'a Probe>,
+    pub self_service: Option<&'a str>,
 }
 
 impl Settings {
@@ -109,6 +115,7 @@ impl Settings {
                 login_url: scope.login_url.as_deref(),
                 app_logout: scope.app_logout.as_ref(),
                 probe: scope.probe.as_ref(),
+                self_service: scope.self_service.as_deref(),
             },
             None => Site {
                 scope: None,
@@ -117,6 +124,7 @@ impl Settings {
                 login_url: self.enforcement.login_url.as_deref(),
                 app_logout: self.enforcement.app_logout.as_ref(),
                 probe: self.probe.as_ref(),
+                self_service: self.self_service.as_deref(),
             },
         }
     }
@@ -135,6 +143,16 @@ impl Settings {
             None if !self.scopes.is_empty() && taken(&user) => format!("/{user}"),
             None => user,
         }
+    }
+
+    /// A counted name as its user knows it; undoes [`Self::scoped`].
+    pub fn unscoped<'u>(&self, scope: Option<&str>, user: &'u str) -> &'u str {
+        let own = match scope {
+            Some(scope) => user.strip_prefix(scope).and_then(|rest| rest.strip_prefix('/')),
+            None if self.scopes.is_empty() => None,
+            None => user.strip_prefix('/'),
+        };
+        own.unwrap_or(user)
     }
 }
 
@@ -463,29 +481,4 @@ pub enum AdminRole {
     Viewer,
     Operator,
     Admin,
-}
-
-/// `[log]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogSettings {
-    pub format: LogFormat,
-    pub client_address: ClientAddress,
-}
-
-/// How lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    Json,
-    Pretty,
-}
-
-/// How much of a client's address is recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientAddress {
-    Full,
-    /// IPv4 /24, IPv6 /48.
-    Prefix,
-    /// Keyed hash.
-    Hash,
-    None,
 }

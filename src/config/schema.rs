@@ -8,6 +8,7 @@ mod policy;
 mod probe;
 mod recognition;
 mod scope;
+mod self_service;
 mod server;
 mod store;
 mod strictness;
@@ -41,7 +42,8 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
     let (app, preset) = app(&mut root);
     let identity = policy::identity(&mut root);
     let rules = recognition::rules(&mut root, context, identity.probe.is_some());
-    let scopes = scope::scopes(&mut root, &app, context);
+    let self_service = self_service::self_service(&mut root);
+    let scopes = scope::scopes(&mut root, &app, self_service.as_deref(), context);
     probe_named(&root, &rules, identity.probe.is_some(), "identity.probe");
     let has_probe = identity.probe.is_some() || scopes.iter().any(|scope| scope.probe.is_some());
     let (session, timeouts) = policy::session(&mut root, has_probe);
@@ -52,10 +54,11 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
     let store = store::store(&mut root, context, switches.strict);
     let admin = operation::admin(&mut root, context, &server.listen, &identity);
     let log = operation::log(&mut root);
-    root.later(&[
-        ("notify", "the audit events in the log; webhooks come with a later version"),
-        ("self_service", "the admin API; pages for users come with a later version"),
-    ]);
+    let (login_url, app_logout) =
+        (enforcement.login_url.as_deref(), enforcement.app_logout.as_ref());
+    let probe = identity.probe.as_ref();
+    self_service::check(&root, self_service.as_deref(), &rules, login_url, app_logout, probe);
+    root.later(&[("notify", "the audit events in the log; webhooks come with a later version")]);
     root.finish();
     let mut settings = Settings {
         fingerprint: String::new(),
@@ -67,6 +70,7 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
         preset,
         rules,
         scopes,
+        self_service,
         session: session.into_settings(retention),
         normalize: identity.normalize,
         aliases: identity.aliases,

@@ -216,3 +216,26 @@ fn a_token_issued_to_an_ended_session_is_born_dead() {
     let plan = rotate(SessionId([2; 16]), &rotation, &[]);
     assert_eq!(plan.keys[0].key_use, KeyUse::Fenced);
 }
+
+#[test]
+fn a_user_ends_sessions_of_the_own_and_only_from_a_live_one() {
+    let live = [session(1, "ann", 9, 9), session(2, "ann", 8, 8), session(3, "bob", 7, 7)];
+    let plan = |user: &str, by: u8, live: &[Session], pick: &dyn Fn(u8) -> bool| {
+        let (switches, by) = (switches(Mode::Enforce), SessionId([by; 16]));
+        end_own(switches, &user.into(), by, NOW, live, |id| pick(id.0[0]))
+    };
+    let all = |_| true;
+    let others = plan("ann", 1, &live, &|id| id != 1);
+    assert_eq!(ended(&others), [(2, EndReason::SelfService)]);
+    assert_eq!(others.decision, Decision::Ended { count: 1 });
+    assert_eq!(others.events[0].by_session, Some(SessionId([1; 16])));
+    assert_eq!(others.events[0].initiator, Initiator::User);
+    let own = plan("ann", 1, &live, &|id| id == 1);
+    assert_eq!((ended(&own), own.events[0].by_session), (vec![(1, EndReason::SelfService)], None));
+    let somebody_elses = plan("ann", 1, &live, &|id| id == 3);
+    assert_eq!(somebody_elses.decision, Decision::Ended { count: 0 });
+    // It has ended meanwhile, or belongs to somebody else now.
+    for over in [plan("ann", 1, &live[1..], &all), plan("ann", 3, &live, &all)] {
+        assert_eq!((over.decision, over.sessions.len()), (Decision::Done, 0));
+    }
+}

@@ -30,7 +30,7 @@ impl Worker {
             || self.proxy.site(exchange).app_logout.is_none()
             || gone
             || !self.can_log_out(exchange.scope, &exchange.presented.dead)
-            || self.shared_with_a_live_session(exchange)
+            || self.shared_with_a_live_session(exchange, &exchange.presented.dead)
             || !entry.claim_app_logout()
         {
             return;
@@ -42,6 +42,17 @@ impl Worker {
         );
     }
 
+    /// A session that its user has just left here is ended at the app too, since its token is in hand.
+    pub(super) fn log_out_left(&self, exchange: &Exchange, entry: &Entry) {
+        let credentials = &exchange.presented.forward;
+        if self.can_log_out(exchange.scope, credentials)
+            && !self.shared_with_a_live_session(exchange, credentials)
+            && entry.claim_app_logout()
+        {
+            self.log_out_at_app(exchange.scope, exchange.caller.clone(), credentials.clone());
+        }
+    }
+
     /// Whether there is anything among these that a logout carries.
     fn can_log_out(&self, scope: Option<usize>, credentials: &[Bare]) -> bool {
         let rules = self.proxy.settings.site(scope).rules;
@@ -49,8 +60,8 @@ impl Worker {
     }
 
     /// Some apps give two devices the same value: logging out one would log out both.
-    fn shared_with_a_live_session(&self, exchange: &Exchange) -> bool {
-        exchange.presented.dead.iter().any(|bare| {
+    fn shared_with_a_live_session(&self, exchange: &Exchange, credentials: &[Bare]) -> bool {
+        credentials.iter().any(|bare| {
             let keys = self.proxy.keys(exchange);
             let earlier = keys.keyring.other().map(|keyring| Keys { keyring, ..keys });
             std::iter::once(keys).chain(earlier).any(|keys| {

@@ -17,6 +17,7 @@ use crate::keyring::Keyring;
 use crate::lifecycle::Lifecycle;
 use crate::listener::Service;
 use crate::metrics::Metrics;
+use crate::own_pages::OwnPages;
 use crate::pace::Pace;
 use crate::peer::Peer;
 use crate::probes::Probes;
@@ -106,6 +107,7 @@ impl Proxy {
             shapes: Arc::new(shapes),
             steps: Arc::new(Steps::new(settings.session.step_timeout_ms)),
             probes: Arc::new(Probes::new(cache_ms, rate)),
+            own_pages: Arc::new(OwnPages::default()),
             pace: Arc::new(pace),
             slots: Arc::new(slots(&settings)),
             lifecycle,
@@ -144,6 +146,7 @@ impl Proxy {
             shapes: Arc::clone(&self.shapes),
             steps: Arc::clone(&self.steps),
             probes: Arc::clone(&self.probes),
+            own_pages: Arc::clone(&self.own_pages),
             pace: Arc::clone(&self.pace),
             slots,
             lifecycle: self.lifecycle.clone(),

@@ -219,12 +219,7 @@ impl Control for AdminControl {
     fn expires_at(&self, session: &Session) -> Option<Timestamp> {
         let proxy = self.proxy();
         let limit = proxy.settings.limits.of(session.user.as_deref());
-        let idle = limit.idle_timeout_ms.map(|ms| session.last_seen_at.plus_ms(ms));
-        let absolute = limit.absolute_timeout_ms.map(|ms| session.renewed_at.plus_ms(ms));
-        match (idle, absolute) {
-            (Some(idle), Some(absolute)) => Some(idle.min(absolute)),
-            (idle, absolute) => idle.or(absolute),
-        }
+        limit.expires_at(session.renewed_at, session.last_seen_at)
     }
 
     async fn reload(&self, by: &str) -> Result<String, String> {

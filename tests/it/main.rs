@@ -26,6 +26,8 @@ mod limits;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
+mod self_service;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod support;

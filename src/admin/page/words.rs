@@ -63,6 +63,7 @@ pub(super) fn event(kind: EventKind) -> &'static str {
         EventKind::SessionDenied => "Sign-in denied",
         EventKind::SessionUseAfterEnd => "Used after its end",
         EventKind::SessionClientChanged => "Client changed",
+        EventKind::SessionDisowned => "End disowned by the user",
         EventKind::LoginFailed => "Sign-in failed",
         EventKind::LoginUnattributed => "Sign-in without a name",
         EventKind::LimitChanged => "Limit changed",

@@ -5,10 +5,15 @@ use crate::rules::matcher::{Glob, Patterns};
 use crate::settings::Scope;
 
 use super::super::reader::{At, Table};
-use super::{Context, enforcement, own_path, probe, recognition};
+use super::{Context, enforcement, own_path, probe, recognition, self_service};
 
 /// Every scope; `app` is the name of the whole.
-pub(super) fn scopes(root: &mut Table<'_>, app: &str, context: &Context<'_>) -> Vec<Scope> {
+pub(super) fn scopes(
+    root: &mut Table<'_>,
+    app: &str,
+    own_pages: Option<&str>,
+    context: &Context<'_>,
+) -> Vec<Scope> {
     let mut scopes: Vec<Scope> = Vec::new();
     for mut table in root.tables("scope") {
         let name = name(&mut table, &scopes);
@@ -25,9 +30,21 @@ pub(super) fn scopes(root: &mut Table<'_>, app: &str, context: &Context<'_>) -> 
         let probe = probe::probe(&mut table);
         let rules = recognition::rules(&mut table, context, probe.is_some());
         super::probe_named(&table, &rules, probe.is_some(), "probe");
+        let folder = self_service::of_scope(&mut table, &paths, own_pages);
+        let (own, logout) = (folder.as_deref(), app_logout.as_ref());
+        self_service::check(&table, own, &rules, login_url.as_deref(), logout, probe.as_ref());
         table.finish();
-        let app = format!("{app}/{name}");
-        scopes.push(Scope { name, hosts, paths, app, rules, login_url, app_logout, probe });
+        scopes.push(Scope {
+            app: format!("{app}/{name}"),
+            name,
+            hosts,
+            paths,
+            rules,
+            login_url,
+            app_logout,
+            probe,
+            self_service: folder,
+        });
     }
     scopes
 }

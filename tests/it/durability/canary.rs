@@ -110,6 +110,8 @@ fn drive(proxy: &Proxy, on_limit: &str, shown: &mut Shown) -> Vec<String> {
     assert_eq!(second.post("/logout", &[]).status, 302);
     assert_eq!(site::login_as(&mut third, USER).status, 302);
     keep(&third, &mut cookies);
+    shown.ours("self-service page", 200, &third.get("/.headcount/"));
+    shown.ours("self-service list", 200, &third.fetch_json("/.headcount/"));
     admin(proxy, shown);
     eventually("the audit trail", || {
         proxy.audit().into_iter().find(|one| one["event"] == "session_ended")

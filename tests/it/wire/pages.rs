@@ -147,7 +147,13 @@ fn our_templates_can_be_printed() {
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
     let (code, names) = printed(&[]);
-    assert_eq!((code, &*names), (Some(0), "layout.html\nended.html\ndenied.html\nrefused.html\n"));
+    assert_eq!(
+        (code, &*names),
+        (
+            Some(0),
+            "layout.html\nended.html\ndenied.html\nrefused.html\nsessions.html\ndisowned.html\n"
+        )
+    );
     for name in names.lines() {
         let (code, text) = printed(&[name]);
         let ours = std::fs::read_to_string(top().join("config/pages").join(name)).unwrap();
