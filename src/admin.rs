@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::Trail;
 use crate::explain::Section;
+use crate::geo::Place;
 use crate::metrics::{self, Metrics};
 use crate::report::Report;
 use crate::session::{Ceiling, Client, Session, SessionId, Timestamp, UserLimit};
@@ -89,6 +90,11 @@ pub trait Control: Send + Sync {
 
     /// What time it is.
     fn now(&self) -> Timestamp;
+
+    /// Where a recorded address is, as far as a database of places knows.
+    fn place_of(&self, _: &str) -> Option<Place> {
+        None
+    }
 
     /// The one spelling of a user's name.
     fn normalize(&self, user: &str) -> String;

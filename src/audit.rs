@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 pub use trail::{EndsSlot, Noted, SLOT_MS, SLOTS, Trail};
 
+use crate::geo::{Place, Places};
 use crate::metrics::Metrics;
 use crate::session::{Client, EndReason, Initiator, Mode, SessionId, Timestamp, User};
 
@@ -109,6 +110,19 @@ pub struct AuditEvent {
     pub client_address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<String>,
+    /// Where the address is, as far as it is known: two letters (ISO 3166-1), and in English. Filled in
+    /// by the audit log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub country: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub city: Option<String>,
+    /// The client before, where it has changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_user_agent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_country: Option<String>,
     pub mode: Mode,
     pub node: String,
 }
@@ -134,6 +148,11 @@ impl AuditEvent {
             limit: None,
             client_address: None,
             user_agent: None,
+            country: None,
+            city: None,
+            previous_address: None,
+            previous_user_agent: None,
+            previous_country: None,
             mode,
             node: String::new(),
         }
@@ -169,6 +188,24 @@ impl AuditEvent {
     }
 }
 
+impl AuditEvent {
+    /// Notes the client that was there before.
+    pub fn previous(&mut self, client: &Client) {
+        self.previous_address.clone_from(&client.address);
+        let agent = client.user_agent.as_deref();
+        self.previous_user_agent = agent.map(|agent| escape(agent, USER_CHARS_MAX));
+    }
+
+    /// Fills in where the addresses are.
+    fn locate(&mut self, places: &Places) {
+        let of = |address: Option<&str>| address.and_then(|address| places.of(address));
+        let place = of(self.client_address.as_deref()).unwrap_or_default();
+        Place { country: self.country, city: self.city } = place;
+        self.previous_country =
+            of(self.previous_address.as_deref()).and_then(|place| place.country);
+    }
+}
+
 /// The target of audit lines.
 pub const TARGET: &str = "headcount::audit";
 
@@ -181,6 +218,8 @@ pub struct AuditLog {
     node: String,
     tap: Option<broadcast::Sender<AuditEvent>>,
     metrics: Arc<Metrics>,
+    /// What tells where addresses are.
+    pub places: Arc<Places>,
     /// The latest of them.
     pub trail: Trail,
 }
@@ -192,17 +231,19 @@ impl AuditLog {
         node: String,
         tap: Option<broadcast::Sender<AuditEvent>>,
         metrics: Arc<Metrics>,
+        places: Arc<Places>,
     ) -> Self {
         for kind in EventKind::ALL {
             metrics.audit_event(kind.as_str());
         }
-        Self { app, node, tap, metrics, trail: Trail::default() }
+        Self { app, node, tap, metrics, places, trail: Trail::default() }
     }
 
     /// Publishes what has happened; call it after the commit.
     pub fn publish(&self, mut event: AuditEvent) {
         event.app.clone_from(&self.app);
         event.node.clone_from(&self.node);
+        event.locate(&self.places);
         self.metrics.audit_event(event.event.as_str()).inc();
         if event.event == EventKind::SessionEnded
             && event.mode == Mode::Enforce
@@ -287,7 +328,13 @@ mod tests {
     fn publishing_names_the_node_counts_and_tells_listeners() {
         let metrics = Arc::new(Metrics::new());
         let (tap, mut heard) = broadcast::channel(4);
-        let log = AuditLog::new("shop".into(), "n1".into(), Some(tap), Arc::clone(&metrics));
+        let log = AuditLog::new(
+            "shop".into(),
+            "n1".into(),
+            Some(tap),
+            Arc::clone(&metrics),
+            Arc::default(),
+        );
         let event = |mode| {
             AuditEvent::new(EventKind::SessionEnded, Timestamp(0), Initiator::Policy, mode)
                 .reason(EndReason::Limit)

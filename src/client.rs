@@ -78,6 +78,16 @@ impl Caller {
         caller
     }
 
+    /// Whether a trusted proxy is between.
+    pub fn is_introduced(&self) -> bool {
+        self.trusted
+    }
+
+    /// The address, if it is known.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.address
+    }
+
     /// The address as text.
     pub fn address(&self) -> String {
         self.address.map_or_else(|| "unix".to_owned(), |address| address.to_string())

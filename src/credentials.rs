@@ -362,6 +362,7 @@ fn left_here(ending: &Ending) -> bool {
         | EndReason::Admin
         | EndReason::SelfService
         | EndReason::PasswordChange
+        | EndReason::ClientChanged
         | EndReason::App => false,
     }
 }

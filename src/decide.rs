@@ -4,7 +4,7 @@
 use crate::audit::{AuditEvent, EventKind};
 use crate::policy::{self, Admission, Limit, Limits, OnPasswordChange, Switches};
 use crate::session::{
-    Ceiling, Client, EndReason, Ending, Initiator, Key, KeyUse, Mode, Session, SessionId,
+    Ceiling, Client, EndReason, Ending, Groups, Initiator, Key, KeyUse, Mode, Session, SessionId,
     SessionKey, Timestamp, User, UserLimit,
 };
 use crate::store::{Decision, Plan};
@@ -18,6 +18,8 @@ pub struct Login {
     /// The id the session gets if it is a new one.
     pub id: SessionId,
     pub user: Option<User>,
+    /// The user's.
+    pub groups: Groups,
     pub client: Client,
     pub now: Timestamp,
     /// What the browser will present from now on.
@@ -50,7 +52,7 @@ pub fn login(limits: &Limits, switches: Switches, login: &Login, live: &[Session
     for (session, reason) in over {
         draft.end(session, &How::policy(reason, login.now), None);
     }
-    let limit = limits.of(login.user.as_deref());
+    let limit = &*limits.of(login.user.as_deref(), &login.groups);
     if let Some(session) = previous.filter(|session| same_user(session)) {
         renew(&mut draft, limit, login, session, &others);
         return draft.plan;
@@ -78,8 +80,8 @@ fn split_expired<'a>(
         if !counted || Some(session.id) == login.previous {
             continue;
         }
-        let limit = limits.of(session.user.as_deref());
-        match policy::expiry(limit, session.renewed_at, session.last_seen_at, login.now) {
+        let limit = limits.of(session.user.as_deref(), &session.groups);
+        match policy::expiry(&limit, session.renewed_at, session.last_seen_at, login.now) {
             Some(reason) => over.push((session, reason)),
             None => others.push(session),
         }
@@ -100,6 +102,7 @@ fn renew(draft: &mut Draft, limit: &Limit, login: &Login, session: &Session, oth
     renewed.last_seen_at = session.last_seen_at.max(login.now);
     renewed.login_seq = 0;
     renewed.client = login.client.clone();
+    renewed.groups = login.groups.clone();
     renewed.would_end = None;
     let count = 1 + others.len() - evict.len();
     draft.event(
@@ -169,6 +172,7 @@ fn newcomer(login: &Login) -> Session {
         login_seq: 0,
         change_seq: 0,
         client: login.client.clone(),
+        groups: login.groups.clone(),
         end: None,
         would_end: None,
     }
@@ -224,8 +228,9 @@ pub fn end_own(
 pub fn expire(limits: &Limits, switches: Switches, now: Timestamp, live: &[Session]) -> Plan {
     let mut draft = Draft { plan: Plan::default(), mode: switches.mode };
     for session in live.iter().filter(|session| session.counts()) {
-        let limit = limits.of(session.user.as_deref());
-        if let Some(reason) = policy::expiry(limit, session.renewed_at, session.last_seen_at, now) {
+        let limit = limits.of(session.user.as_deref(), &session.groups);
+        let Session { renewed_at, last_seen_at, .. } = *session;
+        if let Some(reason) = policy::expiry(&limit, renewed_at, last_seen_at, now) {
             draft.end(session, &How::policy(reason, now), None);
         }
     }
@@ -251,9 +256,9 @@ pub fn password_change(
     plan
 }
 
-/// Sets or takes back the limit of one user; `configured` is what counts without it. Sessions that
-/// are there stay until the next login.
-pub fn set_limit(limit: &UserLimit, configured: Option<u32>, live: &[Session]) -> Plan {
+/// Sets or takes back the limit of one user; what is configured counts without it. Sessions that are
+/// there stay until the next login.
+pub fn set_limit(limit: &UserLimit, limits: &Limits, live: &[Session]) -> Plan {
     let how = How::admin(&limit.set_by, limit.set_at);
     let event = AuditEvent::new(EventKind::LimitChanged, how.now, how.initiator, Mode::Enforce);
     let mut event = event.user(Some(&limit.user));
@@ -261,7 +266,11 @@ pub fn set_limit(limit: &UserLimit, configured: Option<u32>, live: &[Session]) -
     let counted = live.iter().filter(|session| session.counts()).count();
     event.count = u32::try_from(counted).ok();
     event.limit = match limit.ceiling {
-        Ceiling::Configured => configured,
+        Ceiling::Configured => {
+            let newest = live.iter().max_by_key(|session| session.renewed_at);
+            let groups = newest.map(|session| session.groups.clone()).unwrap_or_default();
+            limits.of(Some(&limit.user), &groups).max_sessions
+        }
         Ceiling::Unlimited => None,
         Ceiling::Sessions(max) => Some(max),
     };
@@ -277,6 +286,44 @@ pub fn erase(how: &How, taken_back: Option<&UserLimit>, live: &[Session]) -> Pla
     }
     draft.plan.decision = Decision::Ended { count: draft.ended() };
     draft.plan.limits.extend(taken_back.cloned());
+    draft.plan
+}
+
+/// A request of session `id` came from `client`. If that is another one than before, by `same`, it is
+/// told, and the session ends or goes on with it.
+pub fn client_seen(
+    switches: Switches,
+    id: SessionId,
+    client: &Client,
+    ends: bool,
+    now: Timestamp,
+    live: &[Session],
+    same: impl Fn(&Client) -> bool,
+) -> Plan {
+    let mut draft = Draft { plan: Plan::default(), mode: switches.mode };
+    let mut counting = live.iter().filter(|session| session.counts());
+    let Some(session) = counting.find(|session| session.id == id) else { return draft.plan };
+    if same(&session.client) {
+        return draft.plan;
+    }
+    let mut changed = session.clone();
+    changed.client = client.clone();
+    let how = How::policy(EndReason::ClientChanged, now);
+    draft.event(EventKind::SessionClientChanged, &changed, &how, |event| {
+        event.reason = None;
+        event.initiator = Initiator::User;
+        event.previous(&session.client);
+    });
+    if ends {
+        // Its client stays the one that signed in.
+        draft.end(session, &how, None);
+        let ended = draft.plan.sessions.iter().any(|session| session.end.is_some());
+        draft.plan.decision =
+            if ended { Decision::Ended { count: 1 } } else { Decision::Renewed { session: id } };
+    } else {
+        draft.plan.sessions.push(changed);
+        draft.plan.decision = Decision::Renewed { session: id };
+    }
     draft.plan
 }
 

@@ -2,6 +2,7 @@
 //! A request alone proves nothing: only what the app emitted turns an intent into an outcome.
 
 mod answer;
+pub mod groups;
 pub mod tokens;
 
 use http::HeaderMap;
@@ -13,7 +14,8 @@ use crate::rules::expression::{Expression, Filter, Place};
 use crate::rules::{RequestMatch, Rule, RuleSet};
 
 pub use answer::{
-    AnswerBody, AnswerFacts, Issued, Outcome, answer_value, outcome, success_matches, wants_body,
+    AnswerBody, AnswerFacts, Issued, Outcome, answer_value, looks_like_login, outcome,
+    success_matches, wants_body,
 };
 
 /// What rules can see of a request.

@@ -11,8 +11,8 @@ use std::fmt::Write as _;
 use crate::policy::OnPasswordChange;
 use crate::session::Mode;
 use crate::settings::{
-    AdminRole, Binding, ClientAddress, OnEnded, OnFailure, Scope, Settings, StorePlace,
-    Unattributed, Untracked,
+    AddressChange, AdminRole, AgentChange, Binding, ClientAddress, OnEnded, OnFailure, Scope,
+    Settings, StorePlace, Unattributed, Untracked,
 };
 
 use limits::{limit, overrides, timeouts};
@@ -120,8 +120,9 @@ fn control(settings: &Settings) -> Vec<String> {
         Some(max) => format!("is limited to {max}"),
         None => "is not limited".to_owned(),
     };
-    let except =
-        if settings.limits.overrides.is_empty() { "" } else { ", with the exceptions below" };
+    let limits = &settings.limits;
+    let same = limits.overrides.is_empty() && limits.groups.is_empty();
+    let except = if same { "" } else { ", with the exceptions below" };
     let observed = match settings.switches.mode {
         Mode::Enforce => "",
         Mode::Observe => " This is not in force yet: see the mode.",
@@ -233,6 +234,7 @@ fn endings(settings: &Settings) -> Vec<String> {
              a session ended can report that it was somebody else's doing."
         ));
     }
+    sentences.extend(client_change(settings));
     let tokens = settings.admin.iter().flat_map(|admin| &admin.tokens);
     let may: Vec<&str> = tokens
         .filter(|token| token.role >= AdminRole::Operator)
@@ -247,6 +249,25 @@ fn endings(settings: &Settings) -> Vec<String> {
         sentences.push(format!("Who holds one of these admin tokens can end {whose}: {may}."));
     }
     sentences
+}
+
+/// What another client in a session leads to.
+fn client_change(settings: &Settings) -> Option<String> {
+    let rule = settings.session.client_change?;
+    let address = match rule.address {
+        AddressChange::Off => None,
+        AddressChange::Exact => Some("another address"),
+        AddressChange::Prefix => Some("an address in another network (/24, /48)"),
+        AddressChange::Country => Some("an address in another country"),
+    };
+    let agent = match rule.user_agent {
+        AgentChange::Off => None,
+        AgentChange::Exact => Some("another User-Agent"),
+        AgentChange::Browser => Some("another browser or system"),
+    };
+    let what: Vec<&str> = address.into_iter().chain(agent).collect();
+    let effect = if rule.ends { "ends the session" } else { "is recorded, and ends nothing" };
+    Some(format!("A request of a session from {} than before {effect}.", what.join(" or with ")))
 }
 
 fn ended(settings: &Settings) -> Vec<String> {
@@ -316,9 +337,10 @@ fn gaps(settings: &Settings) -> Vec<String> {
                 .to_owned(),
         );
     }
-    sentences.push(
-        "A session cookie that is copied to another device is the same session there.".to_owned(),
-    );
+    let copied = "A session cookie that is copied to another device is the same session there";
+    let but =
+        if settings.session.client_change.is_some() { ", unless a change is noticed" } else { "" };
+    sentences.push(format!("{copied}{but}."));
     sentences.push(
         "The policy holds for what passes through Headcount. The app must not be reachable in \
          another way."

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::body::AppBody;
 use crate::refusal::Refusal;
-use crate::rules::expression;
+use crate::rules::expression::{self, Values};
 
 /// What an answer says, decoded.
 #[derive(Debug, Default)]
@@ -40,6 +40,11 @@ impl AnswerText {
     /// The text, number or truth value at a JSON pointer.
     pub fn json(&self, pointer: &str) -> Option<String> {
         expression::scalar_at(self.json.as_ref()?, pointer)
+    }
+
+    /// The same, where a list may stand.
+    pub fn json_values(&self, pointer: &str) -> Option<Values> {
+        expression::values_at(self.json.as_ref()?, pointer)
     }
 }
 

@@ -23,7 +23,9 @@
 //! the most part are those above it. The ranks are written down, and held, in `tests/it/tidy.rs`.
 //! ARCHITECTURE.md has the invariants and says where a new thing goes.
 
-// The nouns and the closed lists everybody speaks in.
+// The nouns and the closed lists everybody speaks in; names for devices and places.
+pub mod device;
+pub mod geo;
 pub mod refusal;
 pub mod session;
 
@@ -36,6 +38,7 @@ pub mod policy;
 
 // Reading requests and answers. Pure: no sockets, no sessions, no clock.
 pub mod client;
+pub mod client_change;
 pub mod cookies;
 pub mod detect;
 pub mod fields;

@@ -317,7 +317,10 @@ fn samples() -> impl Iterator<Item = Page<'static>> {
 /// Whether somebody else may have been the cause.
 pub fn advises(reason: EndReason) -> bool {
     match reason {
-        EndReason::Limit | EndReason::PasswordChange | EndReason::SelfService => true,
+        EndReason::Limit
+        | EndReason::PasswordChange
+        | EndReason::SelfService
+        | EndReason::ClientChanged => true,
         EndReason::Logout
         | EndReason::IdleTimeout
         | EndReason::AbsoluteTimeout

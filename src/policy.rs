@@ -1,10 +1,13 @@
 //! The decisions, as pure functions of values: is this session still good, who stays at a login.
 //! No I/O, no clock, no knowledge of HTTP.
 
+mod groups;
+
 use std::sync::Arc;
 
+pub use self::groups::GroupLimits;
 use crate::rules::matcher::Glob;
-use crate::session::{EndReason, Mode, Session, SessionId, Timestamp};
+use crate::session::{EndReason, Groups, Mode, Session, SessionId, Timestamp};
 
 /// What a user may have. `None` in a timeout means none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,18 +47,24 @@ pub struct Limits {
     pub default: Arc<Limit>,
     /// The first whose patterns match the user's canonical name wins.
     pub overrides: Vec<(Vec<Glob>, Arc<Limit>)>,
+    /// For those whom no override names.
+    pub groups: Arc<GroupLimits>,
 }
 
 impl Limits {
-    /// The limit of `user`; a session without a user gets the default.
-    pub fn of(&self, user: Option<&str>) -> &Arc<Limit> {
-        user.and_then(|user| {
-            self.overrides
-                .iter()
-                .find(|(users, _)| users.iter().any(|pattern| pattern.matches(user)))
-                .map(|(_, limit)| limit)
-        })
-        .unwrap_or(&self.default)
+    /// The same for everybody.
+    pub fn only(default: Arc<Limit>) -> Self {
+        Self { default, overrides: Vec::new(), groups: Arc::default() }
+    }
+
+    /// The limit of `user`, who is in `groups`; a session without a user gets the default.
+    pub fn of(&self, user: Option<&str>, groups: &Groups) -> Arc<Limit> {
+        let Some(user) = user else { return Arc::clone(&self.default) };
+        let names = |(users, _): &&(Vec<Glob>, _)| users.iter().any(|one| one.matches(user));
+        match self.overrides.iter().find(names) {
+            Some((_, limit)) => Arc::clone(limit),
+            None => self.groups.of(groups).unwrap_or_else(|| Arc::clone(&self.default)),
+        }
     }
 }
 

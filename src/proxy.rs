@@ -4,6 +4,7 @@
 
 mod answer;
 mod app_logout;
+mod clients;
 mod guest;
 mod live;
 mod login;
@@ -16,6 +17,7 @@ mod step;
 mod told;
 mod watch;
 
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,7 +33,7 @@ use crate::client::{self, Caller};
 use crate::clock::Clock;
 use crate::cookies::{self, Candidate, Scan};
 use crate::credentials::{Bare, Judge, Keys, Presented};
-use crate::detect::{self, tokens::Token};
+use crate::detect;
 use crate::enforce::{self, Audience};
 use crate::headers;
 use crate::issue::{Issuer, Shapes};
@@ -48,7 +50,7 @@ use crate::recorder::Recorder;
 use crate::refusal::{Refusal, Side};
 use crate::registry::{Entry, Registry};
 use crate::rules::BASIC;
-use crate::session::{Client, EndReason, Ending, Initiator, SessionId};
+use crate::session::{Client, EndReason, Ending, Initiator, Mode, SessionId};
 use crate::settings::{OnEnded, Settings, Site};
 use crate::slots::Slots;
 use crate::steps::Steps;
@@ -82,6 +84,8 @@ pub struct Proxy {
     pub lifecycle: Lifecycle,
     /// Where a session id would pass beside the cookies.
     pub carriers: Carriers,
+    /// The key of marks that tell one client from another.
+    marks: RandomState,
 }
 
 /// One data-plane thread under some settings: the shared state, and connections to the app of its
@@ -142,8 +146,7 @@ impl Worker {
         mut request: Request<Incoming>,
         audience: Audience,
     ) -> Result<Answered, Refusal> {
-        let proxy = &*self.proxy;
-        let settings = &proxy.settings;
+        let (proxy, settings) = (&*self.proxy, &self.proxy.settings);
         if request.version() == Version::HTTP_2 {
             headers::from_http2(&mut request, &settings.server.limits)?;
         }
@@ -157,8 +160,8 @@ impl Worker {
         let site = settings.site(scope);
         let on_client = upgrade.then(|| Upgrade::of(&mut request)).flatten();
         let (mut parts, body) = request.into_parts();
-        let payload = Payload::Streaming(body);
-        let (tokens, mut payload) = proxy.tokens(site, &parts, &path, payload).await?;
+        let body = Payload::Streaming(body);
+        let (tokens, mut payload) = proxy.tokens(site, &parts, &path, body).await?;
         let mut scan = proxy.scan(site, &parts.headers)?;
         scan.candidates.extend(tokens.iter().map(Candidate::from));
         // 3 look up
@@ -174,6 +177,9 @@ impl Worker {
         }
         if let Some(answered) = self.identify(&mut exchange, &client, &scan.candidates).await? {
             return Ok(answered);
+        }
+        if proxy.may_be_other_client(&exchange) {
+            Box::pin(self.look_at_client(&mut exchange, &client, &scan.candidates)).await?;
         }
         // 4 decide
         let verdict = proxy.verdict(&parts.method, &exchange);
@@ -315,21 +321,6 @@ impl Proxy {
     fn issuer<'a>(&'a self, site: Site<'a>) -> Issuer<'a> {
         let Site { scope, app, rules, .. } = site;
         Issuer { keyring: &self.keyring, scope, app, rules, now: self.clock.now() }
-    }
-
-    /// What tells one device from another where the credential does not: HTTP Basic.
-    fn device(&self, tokens: &[Token<'_>], caller: &Caller, agent: Option<&HeaderValue>) -> String {
-        if tokens.iter().all(|token| token.name() != BASIC) {
-            return String::new();
-        }
-        let agent = agent.map(HeaderValue::as_bytes).unwrap_or_default();
-        format!("{} {}", caller.address(), String::from_utf8_lossy(agent))
-    }
-
-    /// The client as sessions and events record it.
-    fn client(&self, exchange: &Exchange) -> Client {
-        let keep = self.settings.log.client_address;
-        exchange.caller.recorded(exchange.user_agent.as_ref(), keep, &self.keyring)
     }
 
     fn note_use_after_end(&self, exchange: &Exchange, entry: &Entry, ending: Option<&Ending>) {

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::audit::{self, AuditEvent, AuditLog, EventKind};
+use crate::client_change;
 use crate::clock::Clock;
 use crate::decide::{self, How, Login, Rotation};
 use crate::evictions::Evictions;
 use crate::metrics::Metrics;
 use crate::policy::{Limit, Limits, Switches};
 use crate::registry::{Entry, Registry};
-use crate::session::{Ceiling, EndReason, Mode, SessionId, Timestamp, User, UserLimit};
-use crate::settings::{OnFailure, SessionSettings};
+use crate::session::{
+    Ceiling, Client, EndReason, Groups, Mode, SessionId, Timestamp, User, UserLimit,
+};
+use crate::settings::{ClientChange, OnFailure, SessionSettings};
 use crate::store::{Committed, Decide, Decision, Feed, Scope, Store, StoreError};
 use crate::user_limits::UserLimits;
 
@@ -124,24 +127,24 @@ impl Recorder {
     /// late. Then those that are there stay, or the war would never end.
     fn limits_for(&self, login: &Login) -> Limits {
         let set = login.user.as_deref().and_then(|user| self.user_limits.max_of(user));
-        let limit = self.limit_of(login.user.as_deref());
+        let limit = self.limit_of(login.user.as_deref(), &login.groups);
         if let (Some(max), Some(user)) = (limit.evictions_max, &login.user)
             && self.evictions.recent(user, limit.evictions_window_ms, login.now) >= max as usize
         {
             self.metrics.evictions_refused.inc();
-            return Limits { default: Arc::new(limit.without_eviction()), overrides: Vec::new() };
+            return Limits::only(Arc::new(limit.without_eviction()));
         }
         match set {
             None => self.limits.clone(),
-            Some(_) => Limits { default: limit, overrides: Vec::new() },
+            Some(_) => Limits::only(limit),
         }
     }
 
-    /// What a user may have: as configured, but for a number set by an admin.
-    pub fn limit_of(&self, user: Option<&str>) -> Arc<Limit> {
-        let limit = self.limits.of(user);
+    /// What a user in these groups may have: as configured, but for a number set by an admin.
+    pub fn limit_of(&self, user: Option<&str>, groups: &Groups) -> Arc<Limit> {
+        let limit = self.limits.of(user, groups);
         match user.and_then(|user| self.user_limits.max_of(user)) {
-            None => Arc::clone(limit),
+            None => limit,
             Some(max) => Arc::new(limit.with_max(max)),
         }
     }
@@ -185,6 +188,22 @@ impl Recorder {
     pub async fn rotate(&self, id: SessionId, rotation: Rotation) -> Result<Decision, StoreError> {
         let scope = Scope { user: None, ids: vec![id] };
         self.transact(scope, Box::new(move |live| decide::rotate(id, &rotation, live))).await
+    }
+
+    /// A request of this session came from a client that may be another one than before.
+    pub async fn client_seen(
+        &self,
+        id: SessionId,
+        client: Client,
+        rule: ClientChange,
+    ) -> Result<Decision, StoreError> {
+        let (switches, now, audit) = (self.switches, self.clock.now(), Arc::clone(&self.audit));
+        let scope = Scope { user: None, ids: vec![id] };
+        let decide: Decide = Box::new(move |live| {
+            let same = |old: &Client| client_change::same(rule, &audit.places, old, &client);
+            decide::client_seen(switches, id, &client, rule.ends, now, live, same)
+        });
+        self.transact(scope, decide).await
     }
 
     /// Ends sessions through the admin API; tells how many were live.
@@ -241,11 +260,11 @@ impl Recorder {
         by: &str,
     ) -> Result<(), StoreError> {
         let user = User::from(user);
-        let (now, max) = (self.clock.now(), self.limits.of(Some(&user)).max_sessions);
+        let (now, limits) = (self.clock.now(), self.limits.clone());
         let set_by = by.to_owned();
         let limit = UserLimit { user: user.clone(), ceiling, set_at: now, set_by };
         let scope = Scope { user: Some(user), ids: Vec::new() };
-        let decide: Decide = Box::new(move |live| decide::set_limit(&limit, max, live));
+        let decide: Decide = Box::new(move |live| decide::set_limit(&limit, &limits, live));
         self.transact(scope, decide).await.map(drop)
     }
 

@@ -7,6 +7,7 @@
 mod arena;
 mod bounded;
 mod entry;
+mod group_sets;
 mod records;
 mod table;
 
@@ -19,7 +20,9 @@ use parking_lot::{Mutex, RwLock};
 pub use self::bounded::UntrackedSeen;
 pub use self::entry::Entry;
 use crate::policy::Limits;
-use crate::session::{Client, EndReason, Key, KeyUse, SessionId, SessionKey, Timestamp, User};
+use crate::session::{
+    Client, EndReason, Groups, Key, KeyUse, SessionId, SessionKey, Timestamp, User,
+};
 use crate::store::{Committed, LATE_KEYS_MAX, Loaded};
 
 /// Sessions a sweep looks at per call, so that the lock is held for well under a millisecond.
@@ -56,6 +59,25 @@ pub struct Found {
     pub exact: Option<SessionKey>,
     pub key_use: KeyUse,
     pub since: Timestamp,
+}
+
+/// A user's sessions together.
+#[derive(Clone, Debug, Default)]
+pub struct Crowd {
+    pub sessions: u32,
+    /// At the latest login.
+    pub groups: Groups,
+    latest: Option<Timestamp>,
+}
+
+impl Crowd {
+    fn add(&mut self, entry: &Entry) {
+        self.sessions += 1;
+        let at = Some(entry.renewed_at());
+        if at >= self.latest {
+            (self.latest, self.groups) = (at, entry.groups());
+        }
+    }
 }
 
 /// Sizes, for metrics.
@@ -143,14 +165,25 @@ impl Registry {
     }
 
     /// How many counting sessions each user has who has any.
-    pub fn crowd(&self) -> HashMap<User, u32> {
-        let mut crowd = HashMap::new();
+    pub fn crowd(&self) -> HashMap<User, Crowd> {
+        let mut crowd: HashMap<User, Crowd> = HashMap::new();
         self.look_through(|_, entry| {
             if let Some(user) = entry.user.as_ref().filter(|_| entry.counts()) {
-                *crowd.entry(user.clone()).or_default() += 1;
+                crowd.entry(user.clone()).or_default().add(entry);
             }
         });
         crowd
+    }
+
+    /// The groups that `user` was in at the latest login of those that are live.
+    pub fn groups_of(&self, user: &str) -> Groups {
+        let mut crowd = Crowd::default();
+        self.look_through(|_, entry| {
+            if entry.user.as_deref() == Some(user) && entry.ending().is_none() {
+                crowd.add(entry);
+            }
+        });
+        crowd.groups
     }
 
     /// Looks at every session, without holding up changes for long.

@@ -25,6 +25,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::descriptors::{Budget, Room, Wanted};
 use crate::enforce::{self, Audience};
 use crate::evictions::Evictions;
+use crate::geo::{GeoError, Places};
 use crate::issue::Shapes;
 use crate::keyring::{KeyError, Keyring};
 use crate::lifecycle::Lifecycle;
@@ -58,6 +59,8 @@ pub enum StartError {
     Store { place: String, source: StoreError },
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Geo(#[from] GeoError),
     #[error("cannot listen on {addresses}")]
     Listen { addresses: String, source: std::io::Error },
     #[error(
@@ -199,8 +202,11 @@ async fn build(
 ) -> Result<Proxy, StartError> {
     let keyring = Keyring::open(&settings.store.key_file)?;
     let node = settings.server.node.clone();
-    let audit =
-        Arc::new(AuditLog::new(settings.app.clone(), node, Some(tap), Arc::clone(&metrics)));
+    let places = Arc::new(Places::default());
+    places.replace(reload::load_places(&settings).await?);
+    let app = settings.app.clone();
+    let audit = AuditLog::new(app, node, Some(tap), Arc::clone(&metrics), places);
+    let audit = Arc::new(audit);
     let registry = Arc::new(Registry::new(settings.limits.clone()));
     let evictions = Arc::new(Evictions::default());
     let user_limits = Arc::new(UserLimits::default());

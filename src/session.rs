@@ -1,11 +1,15 @@
 //! The nouns: users, sessions, keys, times. Plain values; no I/O, no clock, no decisions.
 
+mod groups;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
+
+pub use self::groups::{GROUP_CHARS_MAX, GROUPS_MAX, Groups};
 
 /// Milliseconds since the Unix epoch, UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
@@ -134,13 +138,15 @@ pub enum EndReason {
     PasswordChange,
     /// Another user logged in with the same browser.
     Replaced,
+    /// Its requests came from another client than before.
+    ClientChanged,
     /// The app itself dropped it, or nobody received it.
     App,
 }
 
 impl EndReason {
     /// Every reason, in the order of the enum.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Limit,
         Self::Logout,
         Self::IdleTimeout,
@@ -149,6 +155,7 @@ impl EndReason {
         Self::SelfService,
         Self::PasswordChange,
         Self::Replaced,
+        Self::ClientChanged,
         Self::App,
     ];
 
@@ -163,6 +170,7 @@ impl EndReason {
             Self::SelfService => "self_service",
             Self::PasswordChange => "password_change",
             Self::Replaced => "replaced",
+            Self::ClientChanged => "client_changed",
             Self::App => "app",
         }
     }
@@ -220,7 +228,7 @@ pub enum Mode {
 }
 
 /// The client of a session as recorded: already cut and made anonymous as `[log] client_address` says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Client {
     /// Address, prefix or hash; at most 64 bytes.
     pub address: Option<String>,
@@ -274,6 +282,8 @@ pub struct Session {
     /// Strictly increasing per store; later states replace earlier ones. 0 until the store assigns it.
     pub change_seq: i64,
     pub client: Client,
+    /// Of the user, at the last login with it.
+    pub groups: Groups,
     pub end: Option<Ending>,
     /// In observe mode: how it would have ended. Not counted against the limit any more.
     pub would_end: Option<Ending>,
@@ -292,6 +302,7 @@ impl Session {
             login_seq: 0,
             change_seq,
             client: Client::default(),
+            groups: Groups::default(),
             end: Some(end),
             would_end: None,
         }

@@ -1,6 +1,7 @@
 //! The settings after checking: typed, complete, in the units the code works in. Defaults, key names
 //! and TOML are the business of `config.rs`; nothing here parses or reads files.
 
+mod clients;
 mod log;
 mod store;
 mod strictness;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+pub use self::clients::{AddressChange, AgentChange, ClientChange, GroupSources};
 pub use self::log::{ClientAddress, LogFormat, LogSettings};
 pub use self::store::{OnFailure, PostgresSettings, StorePlace, StoreSettings};
 pub use self::strictness::{Accepted, Lenience};
@@ -51,6 +53,7 @@ pub struct Settings {
     pub probe: Option<Probe>,
     /// Other names of users, to the name they are counted under; both sides normalised.
     pub aliases: HashMap<String, String>,
+    pub groups: GroupSources,
     pub limits: Limits,
     pub switches: Switches,
     pub enforcement: EnforcementSettings,
@@ -58,6 +61,8 @@ pub struct Settings {
     pub store: StoreSettings,
     pub admin: Option<AdminSettings>,
     pub log: LogSettings,
+    /// `geo.database`: the file that tells where addresses are.
+    pub geo_database: Option<PathBuf>,
 }
 
 /// `[[scope]]`: one of several apps behind the same proxy, with rules, credentials and users of its
@@ -393,6 +398,8 @@ pub struct SessionSettings {
     pub untracked: Untracked,
     pub unattributed: Unattributed,
     pub url_ids: UrlIds,
+    /// `None`: whoever holds the token is the client.
+    pub client_change: Option<ClientChange>,
     /// Requests to these paths are not activity.
     pub idle_ignore_paths: Patterns,
     pub rotation_grace_ms: i64,

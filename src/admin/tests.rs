@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::*;
 use crate::explain::Section;
 use crate::fetch::fetch;
-use crate::session::{EndReason, Ending};
+use crate::session::{EndReason, Ending, Groups};
 use crate::settings::{AdminRole, AdminToken};
 use crate::user_limits::UserLimits;
 
@@ -38,6 +38,7 @@ fn session(number: u8, user: &str) -> Session {
         login_seq: i64::from(number),
         change_seq: 1,
         client: Client { address: Some("10.0.0.1".into()), user_agent: None },
+        groups: Groups::default(),
         end: None,
         would_end: None,
     }

@@ -217,6 +217,10 @@ fn show(api: &Api, id: &str, json: bool) -> Result<(), String> {
         say(audit::escape_json(&session.to_string()));
         return Ok(());
     }
+    let groups = session["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for group in groups.iter().filter_map(Value::as_str) {
+        say(format!("{:<11} {}", "group", safe(group)));
+    }
     for (label, pointer) in [
         ("session", "/id"),
         ("user", "/user"),
@@ -225,6 +229,10 @@ fn show(api: &Api, id: &str, json: bool) -> Result<(), String> {
         ("last seen", "/last_seen_at"),
         ("expires", "/expires_at"),
         ("address", "/client/address"),
+        ("country", "/client/country"),
+        ("city", "/client/city"),
+        ("device", "/client/device"),
+        ("kind", "/client/device_class"),
         ("user agent", "/client/user_agent"),
         ("ended", "/end/at"),
         ("reason", "/end/reason"),
@@ -268,8 +276,17 @@ pub(super) fn encoded(text: &str) -> String {
 /// Sessions as aligned columns.
 pub(super) fn table(sessions: &[Value]) -> String {
     let mut rows = vec![
-        ["USER", "STATE", "CREATED", "LAST SEEN", "EXPIRES OR ENDED", "ADDRESS", "SESSION"]
-            .map(str::to_owned),
+        [
+            "USER",
+            "STATE",
+            "CREATED",
+            "LAST SEEN",
+            "EXPIRES OR ENDED",
+            "ADDRESS",
+            "DEVICE",
+            "SESSION",
+        ]
+        .map(str::to_owned),
     ];
     let text =
         |session: &Value, pointer: &str| session.pointer(pointer).and_then(Value::as_str).map(safe);
@@ -286,7 +303,11 @@ pub(super) fn table(sessions: &[Value]) -> String {
             time("/created_at"),
             time("/last_seen_at"),
             last,
-            get("/client/address"),
+            match text(session, "/client/country") {
+                Some(country) => format!("{} {country}", get("/client/address")),
+                None => get("/client/address"),
+            },
+            get("/client/device"),
             get("/id"),
         ]);
     }
@@ -322,7 +343,8 @@ mod tests {
         let sessions = serde_json::json!([
             {"id": "01", "user": "alice\u{1b}[31m", "state": "live",
              "created_at": "2026-03-01T12:00:01.000Z", "last_seen_at": "2026-03-01T12:00:02.000Z",
-             "expires_at": null, "client": {"address": "10.0.0.1"}, "end": null},
+             "expires_at": null, "client": {"address": "10.0.0.1", "country": "DE", "device": "Firefox on Windows"},
+             "end": null},
             {"id": "02", "user": null, "state": "ended",
              "created_at": "2026-03-01T12:00:01.000Z", "last_seen_at": "2026-03-01T12:00:02.000Z",
              "client": {"address": null}, "end": {"at": "2026-03-01T12:00:03.000Z", "reason": "limit"}},
@@ -330,7 +352,8 @@ mod tests {
         let table = table(sessions.as_array().unwrap());
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines[1].starts_with("alice\\u{1b}[31m  live   2026-03-01 12:00:01  "), "{table}");
-        assert!(lines[2].contains("2026-03-01 12:00:03 limit  -         02"), "{table}");
+        assert!(lines[1].ends_with("  10.0.0.1 DE  Firefox on Windows  01"), "{table}");
+        assert!(lines[2].contains("2026-03-01 12:00:03 limit  -            -"), "{table}");
         let columns: Vec<_> = lines.iter().map(|line| line.rfind("  ")).collect();
         assert!(columns.windows(2).all(|pair| pair[0] == pair[1]), "{table}");
     }

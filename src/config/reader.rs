@@ -53,6 +53,17 @@ impl<'p> Table<'p> {
         )
     }
 
+    /// Where the texts of a list stand.
+    pub(super) fn positions(&self, key: &str) -> Vec<Place> {
+        match self.entries.get(key).map(|entry| &entry.node) {
+            Some(Node { value: Value::List(items), .. }) => {
+                items.iter().map(|item| item.at.clone()).collect()
+            }
+            Some(node) => vec![node.at.clone()],
+            None => Vec::new(),
+        }
+    }
+
     /// The value of a key, as it is; nothing where it has been complained about already.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Node> {
         self.known.push(key);

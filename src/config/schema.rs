@@ -1,7 +1,9 @@
 //! Which tables there are and what belongs to which settings. Each part has its keys and defaults
 //! in a file of its own; the contradictions between parts are found here.
 
+mod clients;
 mod enforcement;
+mod groups;
 mod operation;
 mod pages;
 mod policy;
@@ -40,13 +42,13 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
     let server = server::server(&mut root, context);
     let upstream = upstream::upstream(&mut root, &server.listen, context);
     let (app, preset) = app(&mut root);
-    let identity = policy::identity(&mut root);
+    let identity = policy::identity(&mut root, !server.trusted_proxies.is_empty());
     let rules = recognition::rules(&mut root, context, identity.probe.is_some());
     let self_service = self_service::self_service(&mut root);
     let scopes = scope::scopes(&mut root, &app, self_service.as_deref(), context);
     probe_named(&root, &rules, identity.probe.is_some(), "identity.probe");
     let has_probe = identity.probe.is_some() || scopes.iter().any(|scope| scope.probe.is_some());
-    let (session, timeouts) = policy::session(&mut root, has_probe);
+    let (session, timeouts, client_change) = policy::session(&mut root, has_probe);
     let (limits, switches) = policy::limit(&mut root, &identity, &timeouts);
     let (enforcement, mode) = enforcement::enforcement(&mut root);
     let pages = pages::pages(&mut root, context);
@@ -58,6 +60,9 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
         (enforcement.login_url.as_deref(), enforcement.app_logout.as_ref());
     let probe = identity.probe.as_ref();
     self_service::check(&root, self_service.as_deref(), &rules, login_url, app_logout, probe);
+    let geo_database = operation::geo(&mut root, context);
+    let has_places = geo_database.is_some();
+    let client_change = client_change.checked(problems, log.client_address, has_places);
     root.later(&[("notify", "the audit events in the log; webhooks come with a later version")]);
     root.finish();
     let mut settings = Settings {
@@ -71,9 +76,10 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
         rules,
         scopes,
         self_service,
-        session: session.into_settings(retention),
+        session: session.into_settings(retention, client_change),
         normalize: identity.normalize,
         aliases: identity.aliases,
+        groups: identity.groups.unwrap_or_default(),
         probe: identity.probe,
         limits,
         switches: switches.with(mode),
@@ -82,6 +88,7 @@ pub(super) fn settings(entries: Entries, problems: &Problems, context: &Context<
         store,
         admin,
         log,
+        geo_database,
     };
     settings.unsafe_keys = strictness::unsafe_keys(&settings);
     settings

@@ -22,7 +22,7 @@ fn limit(max: u32, on_limit: OnLimit) -> Limit {
 }
 
 fn limits(limit: Limit) -> Limits {
-    Limits { default: Arc::new(limit), overrides: Vec::new() }
+    Limits::only(Arc::new(limit))
 }
 
 fn switches(mode: Mode) -> Switches {
@@ -40,6 +40,7 @@ fn session(id: u8, user: &str, age_ms: i64, idle_ms: i64) -> Session {
         login_seq: i64::from(id),
         change_seq: i64::from(id),
         client: Client::default(),
+        groups: Groups::default(),
         end: None,
         would_end: None,
     }
@@ -50,6 +51,7 @@ fn by(user: &str, previous: Option<u8>) -> Login {
     Login {
         id: SessionId([99; 16]),
         user: Some(user.into()),
+        groups: Groups::default(),
         client: Client::default(),
         now: NOW,
         bearer: vec![pair(1)],

@@ -38,6 +38,12 @@ impl<'a> AnswerBody<'a> {
     }
 }
 
+impl<'a> AnswerFacts<'a> {
+    pub(super) fn body_text(self) -> Option<&'a AnswerText> {
+        self.body.text()
+    }
+}
+
 /// What the answer turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -96,6 +102,14 @@ pub fn wants_body(rules: &RuleSet, intent: &Intent, facts: AnswerFacts<'_>) -> b
     open(&rules.refreshes, &intent.refreshes)
         || open(&rules.password_changes, &intent.password_changes)
         || open(&rules.logouts, &intent.logouts)
+}
+
+/// Whether the rest of the answer looks like a login's, whatever stands in its body.
+pub fn looks_like_login(rules: &RuleSet, intent: &Intent, facts: AnswerFacts<'_>) -> bool {
+    intent
+        .logins
+        .iter()
+        .any(|login| login_succeeded(rules, &rules.logins[login.rule], intent, facts, Look::Past))
 }
 
 /// What the answer to a watched request is: the first rule of a kind whose request and success both
@@ -263,7 +277,12 @@ fn leads_to(location: &str, path: &str) -> bool {
 
 /// The value of an expression about the answer; an empty value is none.
 pub fn answer_value(expression: &Expression, facts: AnswerFacts<'_>) -> Option<String> {
-    let value = match &expression.place {
+    filtered(expression, placed(&expression.place, facts))
+}
+
+/// What stands in a place of the answer.
+pub(super) fn placed(place: &Place, facts: AnswerFacts<'_>) -> Option<String> {
+    match place {
         Place::Set(name) => set_cookie::effective(facts.cookies)
             .find(|cookie| !cookie.deletes && name.matches(cookie.name))
             .and_then(|cookie| String::from_utf8(cookie.value.to_vec()).ok()),
@@ -281,6 +300,5 @@ pub fn answer_value(expression: &Expression, facts: AnswerFacts<'_>) -> Option<S
         | Place::Probe
         | Place::Basic
         | Place::BasicUser => None,
-    };
-    filtered(expression, value)
+    }
 }

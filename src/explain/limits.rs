@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use crate::policy::{EvictOrder, Limit, OnLimit};
-use crate::settings::Settings;
+use crate::rules::matcher::Glob;
+use crate::settings::{GroupSources, Settings};
 
-use super::words::{duration, paths, sessions};
+use super::words::{duration, paths, sessions, value_of};
 
 /// What applies to everyone.
 pub(super) fn limit(settings: &Settings) -> Vec<String> {
@@ -86,36 +87,70 @@ fn names(settings: &Settings) -> String {
 
 /// What applies to some instead.
 pub(super) fn overrides(settings: &Settings) -> Vec<String> {
-    let default = &settings.limits.default;
-    let sentences = settings.limits.overrides.iter().map(|(users, limit)| {
-        let users: Vec<String> = users.iter().map(|user| format!("\"{user}\"")).collect();
-        let mut sentence = match limit.max_sessions {
-            Some(max) => format!("{}: at most {}.", users.join(", "), sessions(max)),
-            None => format!("{}: any number of sessions.", users.join(", ")),
-        };
-        let differs = limit.on_limit != default.on_limit
-            || limit.evict_order != default.evict_order
-            || limit.evict_if_idle_for_ms != default.evict_if_idle_for_ms
-            || default.max_sessions.is_none();
-        if limit.max_sessions.is_some() && differs {
-            sentence.push(' ');
-            sentence.push_str(&over_limit(limit));
-        }
-        if limit.idle_timeout_ms != default.idle_timeout_ms {
-            sentence.push(' ');
-            sentence.push_str(&idle(limit));
-        }
-        if limit.absolute_timeout_ms != default.absolute_timeout_ms {
-            sentence.push(' ');
-            sentence.push_str(&absolute(limit));
-        }
-        sentence
-    });
-    let mut sentences: Vec<String> = sentences.collect();
+    let limits = &settings.limits;
+    let named = limits
+        .overrides
+        .iter()
+        .map(|(users, limit)| format!("{}: {}", quoted(users), exception(limit, &limits.default)));
+    let mut sentences: Vec<String> = named.collect();
     if sentences.len() > 1 {
         sentences.push("The first of these that fits a user applies.".to_owned());
     }
+    let groups = limits.groups.iter().map(|(groups, limit)| {
+        format!("Who is in {}: {}", quoted(groups), exception(limit, &limits.default))
+    });
+    let groups: Vec<String> = groups.collect();
+    let order = match (sentences.is_empty(), groups.len()) {
+        (_, 0) | (true, 1) => None,
+        (true, _) => Some("Who is in several of these groups has the strictest of their limits."),
+        (false, _) => Some(
+            "A limit by name goes before those of groups; who is in several of these groups has \
+             the strictest of their limits.",
+        ),
+    };
+    sentences.extend(groups);
+    sentences.extend(order.map(str::to_owned));
+    if !limits.groups.is_empty() {
+        sentences.push(sources(settings));
+    }
     sentences
+}
+
+fn quoted(patterns: &[Glob]) -> String {
+    patterns.iter().map(|one| format!("\"{one}\"")).collect::<Vec<_>>().join(", ")
+}
+
+fn exception(limit: &Limit, default: &Limit) -> String {
+    let mut sentence = match limit.max_sessions {
+        Some(max) => format!("at most {}.", sessions(max)),
+        None => "any number of sessions.".to_owned(),
+    };
+    let differs = limit.on_limit != default.on_limit
+        || limit.evict_order != default.evict_order
+        || limit.evict_if_idle_for_ms != default.evict_if_idle_for_ms
+        || default.max_sessions.is_none();
+    if limit.max_sessions.is_some() && differs {
+        sentence.push(' ');
+        sentence.push_str(&over_limit(limit));
+    }
+    if limit.idle_timeout_ms != default.idle_timeout_ms {
+        sentence.push(' ');
+        sentence.push_str(&idle(limit));
+    }
+    if limit.absolute_timeout_ms != default.absolute_timeout_ms {
+        sentence.push(' ');
+        sentence.push_str(&absolute(limit));
+    }
+    sentence
+}
+
+/// Who says which groups somebody is in.
+fn sources(settings: &Settings) -> String {
+    let GroupSources { login, probe, .. } = &settings.groups;
+    let login = login.iter().map(value_of);
+    let probe = probe.iter().map(|source| format!("{} of the probe", value_of(source)));
+    let all: Vec<String> = login.chain(probe).collect();
+    format!("The groups of a user are what each login finds in {}.", all.join(" and "))
 }
 
 fn idle(limit: &Limit) -> String {

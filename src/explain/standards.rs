@@ -68,7 +68,8 @@ fn cap(settings: &Settings) -> (Met, String) {
         return (Met::No, "`limit.max_sessions` is \"unlimited\" for users in general.".to_owned());
     };
     let mut why = format!("Each user of \"{}\" has at most {}", settings.app, sessions(max));
-    let unlimited = settings.limits.overrides.iter().filter(|(_, it)| it.max_sessions.is_none());
+    let exceptions = settings.limits.overrides.iter().chain(settings.limits.groups.iter());
+    let unlimited = exceptions.filter(|(_, it)| it.max_sessions.is_none());
     let unlimited: Vec<String> =
         unlimited.flat_map(|(users, _)| users).map(|user| format!("\"{user}\"")).collect();
     if unlimited.is_empty() {
@@ -99,6 +100,7 @@ fn longest(
 ) -> Option<i64> {
     let limits = &settings.limits;
     let all = std::iter::once(&limits.default).chain(limits.overrides.iter().map(|(_, it)| it));
+    let all = all.chain(limits.groups.iter().map(|(_, it)| it));
     all.map(|limit| timeout(limit)).try_fold(0, |longest, one| Some(longest.max(one?)))
 }
 

@@ -200,7 +200,13 @@ mod tests {
     const NASTY: &str = "a\r\nb\u{1b}[31m\u{202e}\0\u{85}\"}${jndi:x}\u{feff}\u{7f}";
 
     fn publish() {
-        let log = AuditLog::new("shop".into(), "n1".into(), None, Arc::new(Metrics::new()));
+        let log = AuditLog::new(
+            "shop".into(),
+            "n1".into(),
+            None,
+            Arc::new(Metrics::new()),
+            Arc::default(),
+        );
         let mut event = AuditEvent::new(
             EventKind::SessionEnded,
             Timestamp(61_123),

@@ -1,6 +1,7 @@
 //! The settings in force, and their replacement while requests are under way: a request reads them
 //! once, and keeps what it read. What new settings must satisfy is the business of `server.rs`.
 
+use std::hash::RandomState;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
@@ -112,6 +113,7 @@ impl Proxy {
             slots: Arc::new(slots(&settings)),
             lifecycle,
             carriers: carriers(&settings),
+            marks: RandomState::new(),
             settings,
         }
     }
@@ -151,6 +153,7 @@ impl Proxy {
             slots,
             lifecycle: self.lifecycle.clone(),
             carriers: carriers(&settings),
+            marks: self.marks.clone(),
             settings,
         }
     }

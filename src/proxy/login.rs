@@ -17,7 +17,7 @@ use crate::keyring;
 use crate::metrics::{LoginOutcome, RequestOutcome};
 use crate::policy::Standing;
 use crate::refusal::Refusal;
-use crate::session::{Initiator, SessionId, User};
+use crate::session::{Groups, Initiator, SessionId, User};
 use crate::settings::{Binding, Unattributed};
 use crate::stamp::{self, Lineage};
 use crate::store::Decision;
@@ -31,6 +31,8 @@ pub(super) struct Claim {
     pub(super) guests_only: bool,
     /// The app itself named the user when it was asked.
     pub(super) confirmed: bool,
+    /// As found.
+    pub(super) groups: Vec<String>,
     pub(super) changes: Changes,
 }
 
@@ -53,7 +55,7 @@ impl Worker {
     ) -> Result<Option<Candidate>, Refusal> {
         let proxy = &*self.proxy;
         let live = exchange.presented.standing == Standing::Live;
-        let Claim { user, in_place, confirmed, changes, .. } = claim;
+        let Claim { user, in_place, confirmed, changes, groups, .. } = claim;
         let kept = exchange.kept(&changes);
         let issued = changes.issued;
         let in_place = in_place || confirmed;
@@ -82,6 +84,7 @@ impl Worker {
         let mut login = Login {
             id: keyring::random_session_id().map_err(internal)?,
             user,
+            groups: proxy.groups(&groups),
             client: proxy.client(exchange),
             now: proxy.clock.now(),
             bearer: Vec::new(),
@@ -221,6 +224,7 @@ impl Worker {
                 proxy.bind_unstamped(exchange, session, &unstamped).await?;
             }
         }
+        proxy.mark_client(exchange, session);
         Ok(proxy.finish(exchange, response, None))
     }
 
@@ -282,6 +286,24 @@ impl Proxy {
         let user = identity::canonical(&settings.normalize, &settings.aliases, raw);
         let scope = self.site(exchange).scope;
         (!user.is_empty()).then(|| User::from(settings.scoped(scope, user)))
+    }
+}
+
+impl Proxy {
+    /// Groups as they are compared and kept. Of too many those that have a limit stay.
+    pub(super) fn groups(&self, found: &[String]) -> Groups {
+        let settings = &self.settings;
+        let names = found.iter().map(|name| identity::normalize(&settings.normalize, name));
+        let mut names: Vec<String> = names.collect();
+        names.sort_by_key(|name| !settings.limits.groups.names(name));
+        let (groups, left_out) = Groups::of(names);
+        if left_out {
+            tracing::warn!(
+                found = found.len(),
+                "a user's groups are too many, or their names too long; some are left out"
+            );
+        }
+        groups
     }
 }
 

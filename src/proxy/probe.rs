@@ -14,7 +14,7 @@ use crate::body::AppBody;
 use crate::cookies::Candidate;
 use crate::credentials::{self, Bare};
 use crate::decide::{KeyPair, Login};
-use crate::detect::{self, AnswerBody, AnswerFacts};
+use crate::detect::{self, AnswerBody, AnswerFacts, groups};
 use crate::enforce;
 use crate::inspect;
 use crate::issue::{self, Changes};
@@ -25,7 +25,7 @@ use crate::probes::{Adopted, Found};
 use crate::refusal::Refusal;
 use crate::rules::expression::{Filter, Place};
 use crate::rules::{BASIC, Role};
-use crate::session::{SessionKey, User};
+use crate::session::{Groups, SessionKey, User};
 use crate::settings::{Binding, Probe, ProbeFailure};
 use crate::stamp::Lineage;
 use crate::store::Decision;
@@ -41,7 +41,13 @@ enum Who {
 /// What a probe brought.
 struct Told {
     who: Who,
+    /// Of the user, as found.
+    groups: Vec<String>,
     set_cookies: Vec<HeaderValue>,
+}
+
+impl Told {
+    const NOTHING: Self = Self { who: Who::Unknown, groups: Vec::new(), set_cookies: Vec::new() };
 }
 
 impl Worker {
@@ -64,6 +70,7 @@ impl Worker {
                     told.set_cookies,
                     &mut claim.changes,
                 );
+                claim.groups.extend(told.groups);
                 Ok(Some(Claim { user: Some(name), confirmed: true, ..claim }))
             }
             Who::Nobody => {
@@ -127,6 +134,7 @@ impl Worker {
             in_place: true,
             guests_only: false,
             confirmed: true,
+            groups: told.groups,
             changes,
         })
     }
@@ -203,7 +211,8 @@ impl Worker {
             Who::Unknown => return Err(Refusal::ProbeFailed),
         };
         let lineage = Lineage::authenticated().map_err(|_| Refusal::InternalError)?;
-        let login = self.adoption(exchange, user, lineage, unproven)?;
+        let mut login = self.adoption(exchange, user, lineage, unproven)?;
+        login.groups = proxy.groups(&told.groups);
         let decision = proxy.recorder.login(login).await.map_err(|error| {
             tracing::error!(%error, "a session that the app knows could not be recorded");
             Refusal::StoreFailed
@@ -243,6 +252,7 @@ impl Worker {
         Ok(Login {
             id: keyring::random_session_id().map_err(|_| Refusal::InternalError)?,
             user: Some(user),
+            groups: Groups::default(),
             client: proxy.client(exchange),
             now: proxy.clock.now(),
             bearer,
@@ -265,11 +275,11 @@ impl Worker {
                     reason = refusal.code(),
                     "the app could not be asked who somebody is"
                 );
-                Told { who: Who::Unknown, set_cookies: Vec::new() }
+                Told::NOTHING
             }
             Err(_) => {
                 tracing::warn!("the app took too long to say who somebody is");
-                Told { who: Who::Unknown, set_cookies: Vec::new() }
+                Told::NOTHING
             }
         };
         proxy.metrics.probes.inc(match told.who {
@@ -315,8 +325,10 @@ impl Worker {
             body: text.as_ref().map_or(AnswerBody::Unreadable, AnswerBody::Read),
         };
         let who = who(probe, facts, credentials);
+        let sources = &proxy.settings.groups;
+        let groups = groups::told(&sources.probe, sources.separator, facts);
         let set_cookies = head.headers.get_all(SET_COOKIE).iter().cloned().collect();
-        Ok(Told { who, set_cookies })
+        Ok(Told { who, groups, set_cookies })
     }
 
     /// What the probe's answer set goes to the client, as if the answer at hand had set it later.

@@ -14,7 +14,7 @@ use super::{Answered, Exchange, Worker};
 use crate::body::{AppBody, Body, RequestBody};
 use crate::credentials::Bare;
 use crate::decide::{KeyPair, Rotation};
-use crate::detect::{self, AnswerBody, AnswerFacts, Intent, Outcome, RequestFacts};
+use crate::detect::{self, AnswerBody, AnswerFacts, Intent, Outcome, RequestFacts, groups};
 use crate::fields;
 use crate::headers;
 use crate::inspect::{self, AnswerText};
@@ -35,6 +35,8 @@ struct Watched {
     intent: Intent,
     /// By its method.
     safe: bool,
+    /// Of the user, as a trusted proxy says.
+    groups: Vec<String>,
 }
 
 /// The answer of a watched request, and what to take back if nobody is there to receive it.
@@ -78,7 +80,14 @@ impl Worker {
             step: step.as_deref(),
         };
         let intent = detect::intent(rules, facts)?;
-        if intent.may_look_into_answer(rules) {
+        let sources = &self.proxy.settings.groups;
+        let groups_inside = sources.read_answer_body() && intent.may_log_in();
+        let introduced = exchange.caller.is_introduced() && intent.may_log_in();
+        let groups = match introduced {
+            true => groups::sent(&sources.login, sources.separator, &parts.headers),
+            false => Vec::new(),
+        };
+        if intent.may_look_into_answer(rules) || groups_inside {
             // The client gets what the app answers to this: readable for both.
             parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
@@ -93,7 +102,7 @@ impl Worker {
         let worker = self.clone();
         self.proxy.lifecycle.spawn(async move {
             let (scope, caller) = (exchange.scope, exchange.caller.clone());
-            let watched = Watched { permit, request, intent, safe };
+            let watched = Watched { permit, request, intent, safe, groups };
             let result = worker.settle_watched(exchange, watched, &answer).await;
             if let Err(Ok(Settled { handed: Some((id, credentials)), .. })) = answer.send(result) {
                 worker.take_back(id);
@@ -112,7 +121,7 @@ impl Worker {
     ) -> Result<Settled, Refusal> {
         let proxy = &*self.proxy;
         let sent = Instant::now();
-        let Watched { permit, request, intent, safe } = watched;
+        let Watched { permit, request, intent, safe, mut groups } = watched;
         let mut response = self.send(permit, request).await?;
         proxy.metrics.upstream_seconds.observe(sent.elapsed().as_secs_f64());
         if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
@@ -132,12 +141,15 @@ impl Worker {
             let credentials =
                 cookies.iter().filter(|cookie| rules.credential(cookie.name).is_some());
             let changes = issue::changes(&credentials.cloned().collect::<Vec<_>>());
+            let sources = &proxy.settings.groups;
+            groups.extend(groups::told(&sources.login, sources.separator, facts));
             (detect::outcome(rules, &intent, facts), changes)
         };
         match outcome {
             Outcome::LoggedIn { user, in_place, guests_only, tokens } => {
                 changes.add(&tokens);
-                let claim = Claim { user, in_place, guests_only, confirmed: false, changes };
+                let confirmed = false;
+                let claim = Claim { user, in_place, guests_only, confirmed, groups, changes };
                 self.accept(exchange, claim, response, answer).await
             }
             Outcome::LoginFailed { user } => {
@@ -251,7 +263,10 @@ impl Worker {
                 cookies: &cookies,
                 body: AnswerBody::Unread,
             };
-            detect::wants_body(proxy.site(exchange).rules, intent, facts)
+            let rules = proxy.site(exchange).rules;
+            detect::wants_body(rules, intent, facts)
+                || (proxy.settings.groups.read_answer_body()
+                    && detect::looks_like_login(rules, intent, facts))
         };
         if !wanted {
             return Ok((response, None));

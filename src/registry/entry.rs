@@ -2,7 +2,8 @@
 //! lock. Only what a request asks for is here; the rest of a session stays in the store. No indexes,
 //! and nothing that decides.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -10,13 +11,15 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::policy::{self, Limit};
-use crate::session::{EndReason, Ending, Session, SessionId, Timestamp, User};
+use crate::session::{EndReason, Ending, Groups, Session, SessionId, Timestamp, User};
 
 /// A dead token in use is reported once per so long.
 const USE_AFTER_END_MS: i64 = 60_000;
 /// An ended session that nobody has used for so long is as good as forgotten by its browser.
 const REST_MS: i64 = 600_000;
-/// No client was told of the end.
+/// A client that changes all the time is looked at once per so long.
+const CLIENT_LOOK_MS: i64 = 60_000;
+/// No client was told of the end; nobody has looked.
 const NEVER: i64 = i64::MIN;
 
 /// A session, live or ended. Shared by everything that has to do with it.
@@ -32,6 +35,8 @@ pub struct Entry {
     use_after_end_at: AtomicI64,
     ending: OnceLock<Box<Ending>>,
     rare: Mutex<Option<Box<Rare>>>,
+    /// Of the client that is known to be the session's; 0: of none.
+    client_mark: AtomicU32,
     dirty: AtomicBool,
     app_logout_claimed: AtomicBool,
 }
@@ -41,12 +46,19 @@ pub struct Entry {
 struct Rare {
     would_end: Option<Box<Ending>>,
     cut: Option<CancellationToken>,
+    /// As `client_mark`, of the client as it is recorded.
+    client_kind: u32,
+    /// What it was set under: as long as the store has the same client, it holds.
+    client_stored: u64,
+    client_look_at: Option<Timestamp>,
+    groups: Groups,
 }
 
 impl Entry {
     pub(super) fn new(session: &Session, user: Option<User>, limit: Arc<Limit>) -> Self {
         let rare = session.would_end.clone();
-        let rare = rare.map(|end| Box::new(Rare { would_end: Some(Box::new(end)), cut: None }));
+        let rare =
+            rare.map(|end| Box::new(Rare { would_end: Some(Box::new(end)), ..Rare::default() }));
         Self {
             id: session.id,
             user,
@@ -57,6 +69,7 @@ impl Entry {
             use_after_end_at: AtomicI64::new(NEVER),
             ending: session.end.clone().map(Box::new).map_or_else(OnceLock::new, OnceLock::from),
             rare: Mutex::new(rare),
+            client_mark: AtomicU32::new(0),
             dirty: AtomicBool::new(false),
             app_logout_claimed: AtomicBool::new(false),
         }
@@ -104,6 +117,18 @@ impl Entry {
         self.limit.store(limit);
     }
 
+    /// Of the user, at the last login with it.
+    pub fn groups(&self) -> Groups {
+        self.rare.lock().as_ref().map(|rare| rare.groups.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn set_groups(&self, groups: Groups) {
+        let mut rare = self.rare.lock();
+        if !groups.is_empty() || rare.is_some() {
+            rare.get_or_insert_default().groups = groups;
+        }
+    }
+
     /// Why it is over although nobody ended it.
     pub fn expiry(&self, now: Timestamp) -> Option<EndReason> {
         policy::expiry(&self.limit.load(), self.renewed_at(), self.last_seen_at(), now)
@@ -127,6 +152,42 @@ impl Entry {
     pub(super) fn clear_dirty(&self) -> Timestamp {
         self.dirty.swap(false, Ordering::AcqRel);
         self.last_seen_at()
+    }
+
+    /// Whether a request with this mark is from the client that is known.
+    pub fn has_mark(&self, mark: u32) -> bool {
+        self.client_mark.load(Ordering::Relaxed) == mark
+    }
+
+    /// Whether a client of this kind is known; then this mark is its own from now on.
+    pub fn knows_client(&self, mark: u32, kind: u32) -> bool {
+        let known = self.rare.lock().as_ref().is_some_and(|rare| rare.client_kind == kind);
+        if known {
+            self.client_mark.store(mark, Ordering::Relaxed);
+        }
+        known
+    }
+
+    /// This is the session's client now.
+    pub fn set_client(&self, mark: u32, kind: u32) {
+        self.rare.lock().get_or_insert_default().client_kind = kind;
+        self.client_mark.store(mark, Ordering::Relaxed);
+    }
+
+    /// `true` at most once a minute: for the request whose client is looked at.
+    pub fn claim_client_look(&self, now: Timestamp) -> bool {
+        let mut rare = self.rare.lock();
+        let last = &mut rare.get_or_insert_default().client_look_at;
+        let may = last.is_none_or(|last| now.since_ms(last) >= CLIENT_LOOK_MS);
+        if may {
+            *last = Some(now);
+        }
+        may
+    }
+
+    /// The look found nothing new: the next one need not wait.
+    pub fn allow_client_look(&self) {
+        self.rare.lock().get_or_insert_default().client_look_at = None;
     }
 
     /// Cancelled when the session ends; whoever streams for it watches this.
@@ -192,6 +253,13 @@ impl Entry {
         self.last_seen_at.fetch_max(session.last_seen_at.0, Ordering::Relaxed);
         self.change_seq.store(session.change_seq, Ordering::Relaxed);
         let mut rare = self.rare.lock();
+        if let Some(rare) = rare.as_mut().filter(|rare| rare.client_kind != 0) {
+            let stored = BuildHasherDefault::<DefaultHasher>::new().hash_one(&session.client);
+            if std::mem::replace(&mut rare.client_stored, stored) != stored {
+                rare.client_kind = 0;
+                self.client_mark.store(0, Ordering::Relaxed);
+            }
+        }
         if session.would_end.is_some() || rare.is_some() {
             rare.get_or_insert_default().would_end = session.would_end.clone().map(Box::new);
         }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use self::burial::Ended;
 use super::arena::{Arena, Place};
 use super::entry::Entry;
+use super::group_sets::GroupSets;
 use super::records::{Grave, KeyRow, Row, UserRow};
 use super::{Counts, Found};
 use crate::policy::{Limit, Limits};
@@ -33,6 +34,7 @@ pub(super) struct Table {
     keys_live: usize,
     /// Ended sessions while the store is read: their keys come later.
     ended: HashMap<SessionId, Ended>,
+    group_sets: GroupSets,
 }
 
 impl Table {
@@ -48,6 +50,7 @@ impl Table {
             users_live: 0,
             keys_live: 0,
             ended: HashMap::new(),
+            group_sets: GroupSets::default(),
         }
     }
 
@@ -58,7 +61,7 @@ impl Table {
 
     /// The limit of this session's user by the limits in force.
     pub(super) fn limit_of(&self, entry: &Entry) -> Arc<Limit> {
-        Arc::clone(self.limits.of(entry.user.as_deref()))
+        self.limits.of(entry.user.as_deref(), &entry.groups())
     }
 
     /// What a key of a session that is not buried leads to.
@@ -123,6 +126,10 @@ impl Table {
         };
         if newer {
             entry.update(session);
+            if entry.groups() != session.groups {
+                entry.set_groups(self.group_sets.shared(&session.groups));
+                entry.set_limit(self.limit_of(&entry));
+            }
         }
         let cut = entry.end(session.end.as_ref()?)?;
         self.live -= 1;
@@ -256,9 +263,13 @@ impl Table {
         rows.filter_map(|(place, row)| Some((place, row.entry.as_ref()?, row.first.is_some())))
     }
 
-    fn entry_of(&self, session: &Session) -> Entry {
-        let limit = Arc::clone(self.limits.of(session.user.as_deref()));
-        Entry::new(session, self.interned(session.user.as_ref()), limit)
+    fn entry_of(&mut self, session: &Session) -> Entry {
+        let limit = self.limits.of(session.user.as_deref(), &session.groups);
+        let entry = Entry::new(session, self.interned(session.user.as_ref()), limit);
+        if session.end.is_none() && !session.groups.is_empty() {
+            entry.set_groups(self.group_sets.shared(&session.groups));
+        }
+        entry
     }
 
     /// One name takes memory once.
@@ -269,12 +280,13 @@ impl Table {
     }
 
     fn change_user(&mut self, place: Place, entry: &Arc<Entry>, session: &Session) -> Arc<Entry> {
-        let limit = Arc::clone(self.limits.of(session.user.as_deref()));
+        let limit = self.limits.of(session.user.as_deref(), &session.groups);
         let mut state = session.clone();
         // The ending goes through `Entry::end` like every other, or has come before.
         state.end = entry.ending().cloned();
         let user = self.interned(session.user.as_ref());
         let successor = Arc::new(entry.succeed(&state, user, limit));
+        successor.set_groups(self.group_sets.shared(&session.groups));
         self.sessions.get_mut(place).entry = Some(Arc::clone(&successor));
         if entry.ending().is_none() {
             self.count_out(entry);

@@ -5,20 +5,17 @@ use crate::policy::{EvictOrder, Limit, OnLimit};
 use crate::session::{Ending, Session, User};
 
 fn registry() -> Registry {
-    Registry::new(Limits {
-        default: Arc::new(Limit {
-            max_sessions: Some(2),
-            on_limit: OnLimit::Evict,
-            evict_order: EvictOrder::LeastRecentlyUsed,
-            evict_if_idle_for_ms: None,
-            otherwise: OnLimit::Evict,
-            evictions_max: None,
-            evictions_window_ms: 600_000,
-            idle_timeout_ms: Some(60_000),
-            absolute_timeout_ms: Some(600_000),
-        }),
-        overrides: Vec::new(),
-    })
+    Registry::new(Limits::only(Arc::new(Limit {
+        max_sessions: Some(2),
+        on_limit: OnLimit::Evict,
+        evict_order: EvictOrder::LeastRecentlyUsed,
+        evict_if_idle_for_ms: None,
+        otherwise: OnLimit::Evict,
+        evictions_max: None,
+        evictions_window_ms: 600_000,
+        idle_timeout_ms: Some(60_000),
+        absolute_timeout_ms: Some(600_000),
+    })))
 }
 
 fn id(number: u64) -> SessionId {
@@ -44,6 +41,7 @@ fn live(number: u64, user: Option<&str>, seq: i64) -> Session {
         login_seq: seq,
         change_seq: seq,
         client: Client::default(),
+        groups: Groups::default(),
         end: None,
         would_end: None,
     }

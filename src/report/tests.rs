@@ -1,7 +1,7 @@
 //! Reports over a few sessions that can be followed on paper.
 
 use super::*;
-use crate::session::{Client, Ending};
+use crate::session::{Client, Ending, Groups};
 
 const MINUTE: i64 = 60_000;
 
@@ -18,6 +18,7 @@ fn session(number: u8, user: &str, from: i64, last: i64, address: &str) -> Sessi
             address: Some(address.to_owned()),
             user_agent: Some(format!("agent {number}")),
         },
+        groups: Groups::default(),
         end: None,
         would_end: None,
     }

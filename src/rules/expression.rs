@@ -266,23 +266,57 @@ impl Filter {
             }
             Self::Lower => Some(value.to_lowercase()),
             Self::Trim => Some(value.trim().to_owned()),
-            Self::Jwt(claim) => {
-                let mut parts = value.split('.');
-                let (Some(_), Some(payload), Some(_), None) =
-                    (parts.next(), parts.next(), parts.next(), parts.next())
-                else {
-                    return None;
-                };
-                let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
-                let payload =
-                    base64::Engine::decode(&engine, payload.trim_end_matches('=')).ok()?;
-                let claims: serde_json::Value = serde_json::from_slice(&payload).ok()?;
-                if claim.starts_with('/') {
-                    return scalar_at(&claims, claim);
-                }
-                scalar(claims.get(claim)?)
-            }
+            Self::Jwt(claim) => scalar(claim_of(&claims(value)?, claim)?),
         }
+    }
+
+    /// As [`Self::apply`], where a list may stand.
+    pub fn apply_to_list(&self, value: &str) -> Option<Values> {
+        match self {
+            Self::Json(pointer) => {
+                values_at(&serde_json::from_slice(value.as_bytes()).ok()?, pointer)
+            }
+            Self::Jwt(claim) => values(claim_of(&claims(value)?, claim)?),
+            other => other.apply(value).map(Values::One),
+        }
+    }
+}
+
+/// The claims of a token, whoever signed it.
+fn claims(token: &str) -> Option<serde_json::Value> {
+    let mut parts = token.split('.');
+    let (Some(_), Some(payload), Some(_), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return None;
+    };
+    let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let payload = base64::Engine::decode(&engine, payload.trim_end_matches('=')).ok()?;
+    serde_json::from_slice(&payload).ok()
+}
+
+fn claim_of<'v>(claims: &'v serde_json::Value, claim: &str) -> Option<&'v serde_json::Value> {
+    if claim.starts_with('/') { claims.pointer(claim) } else { claims.get(claim) }
+}
+
+/// One value, or those of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Values {
+    One(String),
+    List(Vec<String>),
+}
+
+/// As [`scalar_at`], where a list may stand.
+pub fn values_at(document: &serde_json::Value, pointer: &str) -> Option<Values> {
+    values(document.pointer(pointer)?)
+}
+
+fn values(value: &serde_json::Value) -> Option<Values> {
+    match value {
+        serde_json::Value::Array(items) => {
+            Some(Values::List(items.iter().filter_map(scalar).collect()))
+        }
+        one => scalar(one).map(Values::One),
     }
 }
 

@@ -17,6 +17,8 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often a look is taken at whether the store was heard.
 const STALE_INTERVAL: Duration = Duration::from_millis(200);
 const STALE_CUTS: u32 = 5;
+/// How often a look is taken at the file that tells where addresses are.
+const PLACES_INTERVAL: Duration = Duration::from_secs(5);
 /// Between a panic and the next attempt.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
@@ -28,11 +30,13 @@ pub(super) fn start(live: &Arc<Live>) -> Vec<JoinHandle<()>> {
     let flushing = Arc::clone(live);
     let pruning = Arc::clone(live);
     let listening = Arc::clone(live);
+    let locating = Arc::clone(live);
     vec![
         restarted("sweep", life, metrics, move || sweep(Arc::clone(&sweeping))),
         restarted("flush", life, metrics, move || flush(Arc::clone(&flushing))),
         restarted("prune", life, metrics, move || prune(Arc::clone(&pruning))),
         restarted("stale", life, metrics, move || cut_when_stale(Arc::clone(&listening))),
+        restarted("places", life, metrics, move || follow_places(Arc::clone(&locating))),
         tokio::spawn(watch_store(proxy)),
     ]
 }
@@ -100,6 +104,24 @@ async fn cut_when_stale(live: Arc<Live>) {
         // Again, for those that were judged just before and begin just after.
         if (1..=STALE_CUTS).contains(&looks) {
             proxy.registry.cut_streams();
+        }
+    }
+}
+
+/// A newer file of places is taken up when it is there; until it is whole the old one stays.
+async fn follow_places(live: Arc<Live>) {
+    let life = live.now().lifecycle.clone();
+    while pause(&life, PLACES_INTERVAL).await {
+        let proxy = live.now();
+        if proxy.settings.geo_database.is_none() {
+            continue;
+        }
+        let audit = Arc::clone(&proxy.recorder.audit);
+        drop(proxy);
+        match tokio::task::spawn_blocking(move || audit.places.follow()).await {
+            Ok(Some(Ok(()))) => tracing::info!("a newer database of places is in use"),
+            Ok(Some(Err(error))) => tracing::warn!(%error, "the old database of places stays"),
+            Ok(None) | Err(_) => {}
         }
     }
 }

@@ -9,10 +9,13 @@ use parking_lot::Mutex;
 use crate::admin::{About, AtLimit, Control, ControlError, MacKeys, Overview, UntrackedUse};
 use crate::audit::{AuditEvent, AuditLog, EventKind, Trail};
 use crate::explain::{self, Section};
+use crate::geo::Place;
 use crate::identity;
 use crate::proxy::{Live, Proxy};
 use crate::report::{self, Report};
-use crate::session::{Ceiling, Initiator, Mode, Session, SessionId, Timestamp, User, UserLimit};
+use crate::session::{
+    Ceiling, Groups, Initiator, Mode, Session, SessionId, Timestamp, User, UserLimit,
+};
 use crate::settings::OnFailure;
 use crate::store::{Backup, Kept, Listing, StoreError};
 
@@ -109,7 +112,9 @@ impl Control for AdminControl {
     }
 
     fn limit_of(&self, user: &str) -> Option<u32> {
-        self.proxy().recorder.limit_of(Some(user)).max_sessions
+        let proxy = self.proxy();
+        let groups = groups_of(&proxy, user);
+        proxy.recorder.limit_of(Some(user), &groups).max_sessions
     }
 
     fn limit_set(&self, user: &str) -> Option<UserLimit> {
@@ -167,8 +172,9 @@ impl Control for AdminControl {
     async fn users_like(&self, part: &str, count_max: usize) -> Vec<(Arc<str>, u32)> {
         let (proxy, part) = (self.proxy(), part.to_owned());
         let looking = tokio::task::spawn_blocking(move || {
-            let mut found: Vec<_> = proxy.registry.crowd().into_iter().collect();
-            found.retain(|(user, _)| user.contains(&*part));
+            let crowd = proxy.registry.crowd().into_iter();
+            let named = crowd.filter(|(user, _)| user.contains(&*part));
+            let mut found: Vec<_> = named.map(|(user, crowd)| (user, crowd.sessions)).collect();
             found.sort();
             found.truncate(count_max);
             found
@@ -210,6 +216,10 @@ impl Control for AdminControl {
         self.proxy().clock.now()
     }
 
+    fn place_of(&self, address: &str) -> Option<Place> {
+        self.audit.places.of(address)
+    }
+
     fn normalize(&self, user: &str) -> String {
         let proxy = self.proxy();
         let settings = &proxy.settings;
@@ -218,7 +228,7 @@ impl Control for AdminControl {
 
     fn expires_at(&self, session: &Session) -> Option<Timestamp> {
         let proxy = self.proxy();
-        let limit = proxy.settings.limits.of(session.user.as_deref());
+        let limit = proxy.settings.limits.of(session.user.as_deref(), &session.groups);
         limit.expires_at(session.renewed_at, session.last_seen_at)
     }
 
@@ -307,13 +317,20 @@ impl Control for AdminControl {
     }
 }
 
+/// Looked for among all sessions, so only where it matters.
+fn groups_of(proxy: &Proxy, user: &str) -> Groups {
+    let matter = !proxy.settings.limits.groups.is_empty();
+    if matter { proxy.registry.groups_of(user) } else { Groups::default() }
+}
+
 fn count(proxy: &Proxy) -> Overview {
     let crowd = proxy.registry.crowd();
     let users = crowd.len();
     let mut at_limit: Vec<AtLimit> = crowd
         .into_iter()
-        .filter_map(|(user, sessions)| {
-            let limit = proxy.recorder.limit_of(Some(&user)).max_sessions?;
+        .filter_map(|(user, crowd)| {
+            let limit = proxy.recorder.limit_of(Some(&user), &crowd.groups).max_sessions?;
+            let sessions = crowd.sessions;
             (sessions >= limit).then_some(AtLimit { user, sessions, limit })
         })
         .collect();

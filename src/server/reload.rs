@@ -12,6 +12,7 @@ use super::{refit, storage, supervisor};
 use crate::admin::Tokens;
 use crate::config::{self, Fixed, Report};
 use crate::descriptors::Room;
+use crate::geo::{Database, GeoError};
 use crate::keyring::{KeyError, Keyring};
 use crate::listener::Edge;
 use crate::metrics::ReloadOutcome;
@@ -44,6 +45,8 @@ pub(super) enum ReloadError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error(transparent)]
+    Geo(#[from] GeoError),
     #[error("the store does not take the key over: {0}")]
     Store(#[from] StoreError),
     #[error("{0}")]
@@ -106,6 +109,7 @@ impl Reloader {
         }
         let tls = load_tls(&settings)?;
         let (app, files) = app_again(&old, &settings)?;
+        let places = load_places(&settings).await?;
         let keyring = old.keyring.again(&settings.store.key_file)?;
         if !keyring.accepts_all_of(&old.keyring) {
             // What only the key that goes knew is known by the new one: to all, before it goes.
@@ -120,6 +124,7 @@ impl Reloader {
         if let (Some(tls), Some(files)) = (app.tls(), files) {
             tls.use_from_now(files);
         }
+        old.recorder.audit.places.replace(places);
         Ok(self.put_in_force(&old, settings, app, keyring))
     }
 
@@ -232,6 +237,16 @@ fn app_again(
     }
     let files = old.app.tls().map(AppTls::read_again).transpose()?;
     Ok((Arc::clone(&old.app), files))
+}
+
+/// What tells where addresses are, if anything is to. It may take a moment: it is read whole.
+pub(super) async fn load_places(settings: &Settings) -> Result<Option<Database>, GeoError> {
+    let Some(path) = settings.geo_database.clone() else { return Ok(None) };
+    let file = path.clone();
+    match tokio::task::spawn_blocking(move || Database::open(&file)).await {
+        Ok(opened) => opened.map(Some),
+        Err(error) => Err(GeoError::Format { path, what: error.to_string() }),
+    }
 }
 
 /// The certificates, if there are to be any.

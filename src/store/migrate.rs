@@ -27,12 +27,12 @@ const TABLES: [Table; 4] = [
     Table {
         read: "SELECT id, user_name, created_at, renewed_at, last_seen_at, login_seq, change_seq, \
             client_address, user_agent, ended_at, end_reason, ended_by, by_session, would_end_at, \
-            would_end_reason, would_ended_by, would_by_session, keyed, hidden, \
+            would_end_reason, would_ended_by, would_by_session, user_groups, keyed, hidden, \
             coalesce(ended_at, renewed_at) FROM sessions ORDER BY login_seq",
         write: "COPY headcount.sessions (id, user_name, created_at, renewed_at, last_seen_at, \
             login_seq, change_seq, client_address, user_agent, ended_at, end_reason, ended_by, \
-            by_session, would_end_at, would_end_reason, would_ended_by, would_by_session, keyed, \
-            hidden, changed_at) FROM STDIN",
+            by_session, would_end_at, would_end_reason, would_ended_by, would_by_session, \
+            user_groups, keyed, hidden, changed_at) FROM STDIN",
         compare: [
             "SELECT count(*), count(ended_at), coalesce(sum(login_seq % 1000003), 0) FROM sessions",
             "SELECT count(*), count(ended_at), coalesce(sum(login_seq % 1000003), 0)::bigint \

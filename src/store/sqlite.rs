@@ -40,7 +40,7 @@ const COMMANDS_MAX: usize = 1024;
 /// Files up to so many pages (32 MiB) are checked at start; it takes about a second per GiB.
 const CHECKED_PAGES_MAX: i64 = 8192;
 
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "create sessions", include_str!("../../migrations/sqlite/0001_create_sessions.sql")),
     (2, "create user limits", include_str!("../../migrations/sqlite/0002_create_user_limits.sql")),
     (
@@ -48,6 +48,12 @@ const MIGRATIONS: [(i64, &str, &str); 3] = [
         "find hidden of user",
         include_str!("../../migrations/sqlite/0003_find_hidden_of_user.sql"),
     ),
+    (
+        4,
+        "end for changed clients",
+        include_str!("../../migrations/sqlite/0004_end_for_changed_clients.sql"),
+    ),
+    (5, "add groups", include_str!("../../migrations/sqlite/0005_add_groups.sql")),
 ];
 
 /// Opens or creates the store at `path` and starts its writer on the current runtime. A call waits

@@ -8,6 +8,7 @@ use headcount::config;
 use headcount::explain::explain;
 use headcount::policy::{EvictOrder, OnLimit};
 use headcount::rules::{Role, preset};
+use headcount::session::Groups;
 use headcount::settings::{
     AdminRole, AppHttp, AppLogout, Binding, Csrf, ListenAddress, OnEnded, OnFailure,
     ServerSettings, Settings, StorePlace, Untracked, UpstreamSettings,
@@ -135,6 +136,7 @@ fn every_key_in_the_comments_has_the_default_it_shows() {
         "accent",
         "support",
         "directory",
+        "database",
     ];
     let mut uncommented = String::new();
     for line in text.lines() {
@@ -273,16 +275,40 @@ fn a_server_is_shown_without_its_password() {
 #[test]
 fn an_override_inherits_what_it_does_not_say() {
     let limits = valid("overrides.toml").limits;
-    let default = limits.of(Some("alice"));
+    let of = |user| limits.of(Some(user), &Groups::default());
+    let default = of("alice");
     assert_eq!(default.evict_if_idle_for_ms, Some(600_000));
-    assert_eq!(limits.of(Some("root")).max_sessions, None);
-    assert_eq!(limits.of(Some("root")).idle_timeout_ms, default.idle_timeout_ms);
-    let ops = limits.of(Some("eve@ops.example.com"));
+    assert_eq!(of("root").max_sessions, None);
+    assert_eq!(of("root").idle_timeout_ms, default.idle_timeout_ms);
+    let ops = of("eve@ops.example.com");
     assert_eq!((ops.max_sessions, ops.evict_order), (Some(5), EvictOrder::OldestLogin));
     assert_eq!((ops.idle_timeout_ms, ops.absolute_timeout_ms), (Some(1_200_000), None));
-    let kiosk = limits.of(Some("kiosk-7"));
+    let kiosk = of("kiosk-7");
     assert_eq!((kiosk.on_limit, kiosk.evict_if_idle_for_ms), (OnLimit::Deny, None));
-    assert_eq!(limits.of(Some("strasse")).max_sessions, Some(2), "patterns are folded like names");
+    assert_eq!(of("strasse").max_sessions, Some(2), "patterns are folded like names");
+}
+
+#[test]
+fn the_strictest_of_a_users_groups_counts_unless_the_user_is_named() {
+    let settings = valid("groups.toml");
+    let of = |user, groups: &[&str]| {
+        let (groups, _) = Groups::of(groups.iter().map(|name| (*name).to_owned()));
+        settings.limits.of(Some(user), &groups)
+    };
+    let numbers = |user, groups| {
+        let limit = of(user, groups);
+        (limit.max_sessions, limit.idle_timeout_ms.unwrap() / 60_000)
+    };
+    assert_eq!(numbers("alice", &[]), (Some(2), 30));
+    assert_eq!(numbers("alice", &["others"]), (Some(2), 30));
+    assert_eq!(numbers("alice", &["staff"]), (Some(5), 30));
+    assert_eq!(numbers("alice", &["admins", "staff"]), (Some(5), 5), "each in the strictest form");
+    assert_eq!(numbers("alice", &["admins"]), (None, 5));
+    assert_eq!(numbers("alice", &["contractors-emea", "staff"]), (Some(1), 30));
+    assert_eq!(of("alice", &["contractors-emea"]).on_limit, OnLimit::Deny);
+    assert_eq!(numbers("root", &["contractors-emea"]), (Some(9), 30));
+    let nobody = settings.limits.of(None, &Groups::from_text(Some("staff")));
+    assert_eq!(nobody.max_sessions, Some(2));
 }
 
 #[test]

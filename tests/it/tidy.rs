@@ -18,7 +18,9 @@ use crate::support::top;
 const RANKS: &[&[(&str, &[&str])]] = &[
     &[
         ("descriptors", &[]),
+        ("device", &[]),
         ("fetch", &[]),
+        ("geo", &[]),
         ("idle", &[]),
         ("lifecycle", &[]),
         ("pace", &[]),
@@ -28,7 +30,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("proxy_protocol", &[]),
         ("refusal", &[]),
         ("rules", &["expression", "matcher", "preset", "template"]),
-        ("session", &[]),
+        ("session", &["groups"]),
         ("slots", &[]),
         ("socket", &[]),
         ("tunnel", &["frames"]),
@@ -43,7 +45,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("metrics", &["levels"]),
         ("own_pages", &[]),
         ("pages", &["language", "sessions"]),
-        ("policy", &[]),
+        ("policy", &["groups"]),
         ("report", &["shared"]),
         ("steps", &[]),
         ("user_limits", &[]),
@@ -77,11 +79,14 @@ const RANKS: &[&[(&str, &[&str])]] = &[
     ],
     &[
         ("decide", &[]),
-        ("registry", &["arena", "bounded", "entry", "records", "table", "table/burial"]),
+        (
+            "registry",
+            &["arena", "bounded", "entry", "group_sets", "records", "table", "table/burial"],
+        ),
         ("set_cookie", &[]),
-        ("settings", &["log", "store", "strictness", "upstream"]),
+        ("settings", &["clients", "log", "store", "strictness", "upstream"]),
     ],
-    &[("explain", &["limits", "rules", "standards", "words"])],
+    &[("client_change", &[]), ("explain", &["limits", "rules", "standards", "words"])],
     &[
         (
             "admin",
@@ -111,7 +116,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         ("client", &[]),
         ("conn", &["frames", "framing", "state", "streams"]),
         ("credentials", &[]),
-        ("detect", &["answer", "tokens"]),
+        ("detect", &["answer", "groups", "tokens"]),
         ("identity", &[]),
         ("logging", &["line"]),
         ("probes", &[]),
@@ -126,7 +131,9 @@ const RANKS: &[&[(&str, &[&str])]] = &[
                 "fixed",
                 "reader",
                 "schema",
+                "schema/clients",
                 "schema/enforcement",
+                "schema/groups",
                 "schema/operation",
                 "schema/pages",
                 "schema/policy",
@@ -169,6 +176,7 @@ const RANKS: &[&[(&str, &[&str])]] = &[
         &[
             "answer",
             "app_logout",
+            "clients",
             "guest",
             "live",
             "login",

@@ -80,7 +80,8 @@ pub(super) async fn list(
         StateFilter::All => None,
         StateFilter::Untracked => {
             let untracked = admin.control.untracked().into_iter().take(count_max as usize);
-            let sessions = untracked.map(SessionView::from).collect();
+            let control = &*admin.control;
+            let sessions = untracked.map(|seen| SessionView::of_untracked(seen, control)).collect();
             return Ok(Json(SessionPage { sessions, next_cursor: None }));
         }
     };

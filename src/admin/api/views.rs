@@ -4,6 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::admin::{Control, UntrackedUse};
+use crate::device::{self, DeviceClass};
 use crate::session::{
     Ceiling, Client, EndReason, Ending, Session, SessionId, Timestamp, UserLimit,
 };
@@ -25,6 +26,8 @@ pub(super) struct SessionView {
     #[schema(required)]
     expires_at: Option<Timestamp>,
     client: ClientView,
+    /// The user's groups at the last login with it, where a source of them is configured.
+    groups: Vec<String>,
     #[schema(required)]
     end: Option<EndView>,
     /// In observe mode: how it would have ended.
@@ -48,12 +51,18 @@ struct ClientView {
     address: Option<String>,
     #[schema(required)]
     user_agent: Option<String>,
-    /// Not told apart yet: null.
+    /// Browser and system by their User-Agent, as in "Firefox on Windows"; null: it tells neither.
     #[schema(required)]
     device: Option<String>,
-    /// Not told apart yet: null.
+    /// Null: there is no User-Agent.
+    #[schema(required)]
+    device_class: Option<DeviceClass>,
+    /// Where the address is, two letters (ISO 3166-1); null: not known, or no database is configured.
     #[schema(required)]
     country: Option<String>,
+    /// In English; null as well where the database has countries only.
+    #[schema(required)]
+    city: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -93,9 +102,15 @@ impl From<UserLimit> for LimitView {
     }
 }
 
-impl From<Client> for ClientView {
-    fn from(client: Client) -> Self {
-        Self { address: client.address, user_agent: client.user_agent, device: None, country: None }
+impl ClientView {
+    fn of(client: Client, control: &dyn Control) -> Self {
+        let Client { address, user_agent } = client;
+        let device = user_agent.as_deref().map(device::describe);
+        let place = address.as_deref().and_then(|address| control.place_of(address));
+        let (country, city) = place.map_or((None, None), |place| (place.country, place.city));
+        let (device, device_class) =
+            device.map_or((None, None), |device| (device.name(), Some(device.class)));
+        Self { address, user_agent, device, device_class, country, city }
     }
 }
 
@@ -115,15 +130,14 @@ impl SessionView {
             last_seen_at: session.last_seen_at,
             expires_at: if live { control.expires_at(&session) } else { None },
             user: session.user.map(|user| user.to_string()),
-            client: session.client.into(),
+            client: ClientView::of(session.client, control),
+            groups: session.groups.iter().map(str::to_owned).collect(),
             end: session.end.map(EndView::from),
             would_end: session.would_end.map(EndView::from),
         }
     }
-}
 
-impl From<UntrackedUse> for SessionView {
-    fn from(seen: UntrackedUse) -> Self {
+    pub(super) fn of_untracked(seen: UntrackedUse, control: &dyn Control) -> Self {
         Self {
             id: None,
             user: None,
@@ -131,7 +145,8 @@ impl From<UntrackedUse> for SessionView {
             created_at: seen.first_seen_at,
             last_seen_at: seen.last_seen_at,
             expires_at: None,
-            client: seen.client.into(),
+            client: ClientView::of(seen.client, control),
+            groups: Vec::new(),
             end: None,
             would_end: None,
         }

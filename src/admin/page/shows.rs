@@ -18,6 +18,7 @@ use crate::admin::problem::Problem;
 use crate::admin::{Admin, Control};
 use crate::audit::{EventKind, Noted};
 use crate::explain::Section;
+use crate::geo::Place;
 use crate::session::{Ceiling, EndReason, Initiator, Session, Timestamp, UserLimit};
 
 type Shown = Result<Response, Problem>;
@@ -66,6 +67,7 @@ fn row(control: &dyn Control, session: &Session) -> Value {
     let live = session.end.is_none();
     let ending = session.end.as_ref().or(session.would_end.as_ref());
     let agent = session.client.user_agent.as_deref();
+    let place = session.client.address.as_deref().and_then(|address| control.place_of(address));
     context! {
         id => session.id.to_string(),
         short => &session.id.to_string()[..8],
@@ -79,6 +81,8 @@ fn row(control: &dyn Control, session: &Session) -> Value {
         address => session.client.address.as_deref(),
         agent,
         device => agent.and_then(words::device),
+        place => place.as_ref().map(words::place),
+        groups => session.groups.iter().collect::<Vec<_>>().join(", "),
         reason => ending.map(|end| end.reason.as_str()),
         why => ending.map(|end| words::reason(end.reason)),
         ended => ending.map(|end| end.at.0),
@@ -93,6 +97,8 @@ fn rows(control: &dyn Control, sessions: &[Session]) -> Vec<Value> {
 
 fn event_row(noted: &Noted) -> Value {
     let event = &noted.event;
+    let place = Place { country: event.country.clone(), city: event.city.clone() };
+    let place = Some(words::place(&place)).filter(|place| !place.is_empty());
     context! {
         id => noted.id,
         at => event.time.0,
@@ -108,6 +114,7 @@ fn event_row(noted: &Noted) -> Value {
         limit => event.limit,
         changed => event.event == EventKind::LimitChanged,
         address => event.client_address.as_deref(),
+        place,
         device => event.user_agent.as_deref().and_then(words::device),
         would => event.mode == crate::session::Mode::Observe,
     }
@@ -193,6 +200,7 @@ pub(super) async fn user(
     let before = asked.before.parse().ok();
     let past = search(control, &of_user(false, before)).await?;
     let protected = control.is_protected(&user);
+    let latest = live.sessions.iter().max_by_key(|session| session.renewed_at);
     let facts = context! {
         notice => notice(&asked),
         user => &*user,
@@ -200,6 +208,7 @@ pub(super) async fn user(
         set => control.limit_set(&user).as_ref().map(limit_row),
         protected,
         may_end => calls::may_end(&admin, &visitor.caller, Some(&user)).is_ok(),
+        groups => latest.map(|session| session.groups.iter().collect::<Vec<_>>().join(", ")),
         count => live.sessions.iter().filter(|session| session.counts()).count(),
         live => rows(control, &live.sessions),
         more_live => live.next.is_some(),

@@ -3,42 +3,20 @@
 use serde::Serialize;
 
 use crate::audit::{EndsSlot, EventKind, SLOT_MS};
+use crate::device;
+use crate::geo::Place;
 use crate::session::{EndReason, Timestamp};
 
 /// The browser and system in a User-Agent as most people would name them. Others count and judge by
 /// the whole text; this is only shown beside it.
 pub(super) fn device(agent: &str) -> Option<String> {
-    const BROWSERS: [(&str, &str); 9] = [
-        ("Edg/", "Edge"),
-        ("EdgA/", "Edge"),
-        ("OPR/", "Opera"),
-        ("SamsungBrowser/", "Samsung Internet"),
-        ("Firefox/", "Firefox"),
-        ("FxiOS/", "Firefox"),
-        ("Chrome/", "Chrome"),
-        ("CriOS/", "Chrome"),
-        ("Safari/", "Safari"),
-    ];
-    const SYSTEMS: [(&str, &str); 7] = [
-        ("iPhone", "iPhone"),
-        ("iPad", "iPad"),
-        ("Android", "Android"),
-        ("Windows", "Windows"),
-        ("Mac OS X", "Mac"),
-        ("CrOS", "ChromeOS"),
-        ("Linux", "Linux"),
-    ];
-    let named = |names: &[(&str, &'static str)]| {
-        names.iter().find(|(mark, _)| agent.contains(mark)).map(|(_, name)| *name)
-    };
-    match (named(&BROWSERS), named(&SYSTEMS)) {
-        (Some(browser), Some(system)) => Some(format!("{browser} on {system}")),
-        (Some(only), None) | (None, Some(only)) => Some(only.to_owned()),
-        (None, None) => {
-            let product = agent.split(['/', ' ']).next().filter(|name| !name.is_empty())?;
-            Some(product.chars().take(40).collect())
-        }
-    }
+    device::describe(agent).name()
+}
+
+/// `Berlin, DE`.
+pub(super) fn place(place: &Place) -> String {
+    let parts = [place.city.as_deref(), place.country.as_deref()];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn reason(reason: EndReason) -> &'static str {
@@ -51,6 +29,7 @@ pub(super) fn reason(reason: EndReason) -> &'static str {
         EndReason::SelfService => "ended by user",
         EndReason::PasswordChange => "password changed",
         EndReason::Replaced => "other user",
+        EndReason::ClientChanged => "client changed",
         EndReason::App => "app",
     }
 }
@@ -173,14 +152,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn browsers_have_names() {
-        let firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
-        assert_eq!(device(firefox).as_deref(), Some("Firefox on Linux"));
-        let edge =
-            "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/130 Safari/537.36 Edg/130";
-        assert_eq!(device(edge).as_deref(), Some("Edge on Windows"));
-        assert_eq!(device("curl/8.5.0").as_deref(), Some("curl"));
-        assert_eq!(device(""), None);
+    fn places_have_names() {
+        let of = |city: Option<&str>, country: Option<&str>| {
+            let [city, country] = [city, country].map(|text| text.map(str::to_owned));
+            place(&Place { country, city })
+        };
+        assert_eq!(of(Some("Berlin"), Some("DE")), "Berlin, DE");
+        assert_eq!(of(None, Some("DE")), "DE");
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Keys and defaults of `[history]`, `[admin]` and `[log]`. Secrets are hashed here and
+//! Keys and defaults of `[history]`, `[admin]`, `[log]` and `[geo]`. Secrets are hashed here and
 //! forgotten.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
 
@@ -200,6 +201,20 @@ pub(super) fn log(root: &mut Table<'_>) -> LogSettings {
     };
     log.finish();
     settings
+}
+
+/// `[geo]`: the file that tells where addresses are.
+pub(super) fn geo(root: &mut Table<'_>, context: &Context<'_>) -> Option<PathBuf> {
+    let mut geo = root.table("geo");
+    let database = geo.text("database");
+    if let Some(At { value, at }) = &database
+        && value.is_empty()
+    {
+        let allowed = "a file in MaxMind's format, like \"GeoLite2-City.mmdb\"";
+        geo.wrong("database", at, "is empty", allowed);
+    }
+    geo.finish();
+    database.map(|database| context.folder.join(database.value))
 }
 
 /// Durations are bounded far below.

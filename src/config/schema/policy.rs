@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::identity;
-use crate::policy::{EvictOrder, Limit, Limits, OnLimit, OnPasswordChange, Switches};
+use crate::policy::{EvictOrder, GroupLimits, Limit, Limits, OnLimit, OnPasswordChange, Switches};
 use crate::rules::matcher::Glob;
 use crate::session::Mode;
 use crate::settings::{
-    Binding, Normalize, Probe, SessionSettings, Unattributed, Untracked, UrlIds,
+    Binding, ClientChange, GroupSources, Normalize, Probe, SessionSettings, Unattributed,
+    Untracked, UrlIds,
 };
 use crate::store::Retention;
 
@@ -17,6 +18,8 @@ use super::super::diagnostic::Place;
 use super::super::reader::{At, Range, Table};
 use super::super::tree::Value;
 use super::super::units::duration_text;
+use super::clients;
+use super::groups;
 use super::recognition::paths;
 
 const SECOND: u64 = 1_000;
@@ -30,9 +33,12 @@ pub(super) struct Identity {
     pub(super) normalize: Normalize,
     pub(super) aliases: HashMap<String, String>,
     pub(super) probe: Option<Probe>,
+    /// `None`: no source of them is given.
+    pub(super) groups: Option<GroupSources>,
 }
 
-pub(super) fn identity(root: &mut Table<'_>) -> Identity {
+/// `proxied`: there are trusted proxies, who may say of a client what they know.
+pub(super) fn identity(root: &mut Table<'_>, proxied: bool) -> Identity {
     let mut table = root.table("identity");
     let mut normalize = Normalize { trim: true, nfkc: true, casefold: true };
     if table.has("normalize") {
@@ -51,9 +57,10 @@ pub(super) fn identity(root: &mut Table<'_>) -> Identity {
     }
     let aliases = aliases(&mut table, normalize);
     let probe = super::probe::probe(&mut table);
-    table.later(&[("groups", "[[limit.override]] with user names")]);
+    let has_probe = probe.is_some() || root.has_some("scope");
+    let groups = groups::sources(&mut table, proxied, has_probe);
     table.finish();
-    Identity { normalize, aliases, probe }
+    Identity { normalize, aliases, probe, groups }
 }
 
 fn aliases(table: &mut Table<'_>, normalize: Normalize) -> HashMap<String, String> {
@@ -106,12 +113,16 @@ fn untracked(table: &mut Table<'_>, has_probe: bool) -> Untracked {
     }
 }
 
-/// `[session]` but for what `[history]` says.
+/// `[session]` but for what `[history]` and `[session.client_change]` say.
 pub(super) struct Session(SessionSettings);
 
 impl Session {
-    pub(super) fn into_settings(self, retention: Retention) -> SessionSettings {
-        SessionSettings { retention, ..self.0 }
+    pub(super) fn into_settings(
+        self,
+        retention: Retention,
+        client_change: Option<ClientChange>,
+    ) -> SessionSettings {
+        SessionSettings { retention, client_change, ..self.0 }
     }
 }
 
@@ -121,8 +132,12 @@ pub(super) struct Timeouts {
     absolute: Option<At<Option<u64>>>,
 }
 
-pub(super) fn session(root: &mut Table<'_>, has_probe: bool) -> (Session, Timeouts) {
+pub(super) fn session(
+    root: &mut Table<'_>,
+    has_probe: bool,
+) -> (Session, Timeouts, clients::Written) {
     let mut table = root.table("session");
+    let client_change = clients::client_change(&mut table);
     let unattributed = [("pass", Unattributed::Pass), ("refuse", Unattributed::Refuse)];
     let url_ids = [("strip", UrlIds::Strip), ("pass", UrlIds::Pass)];
     let bindings = [("signed", Binding::Signed), ("value", Binding::Value)];
@@ -131,6 +146,7 @@ pub(super) fn session(root: &mut Table<'_>, has_probe: bool) -> (Session, Timeou
         untracked: untracked(&mut table, has_probe),
         unattributed: table.choice("unattributed", Unattributed::Refuse, &unattributed, &[]),
         url_ids: table.choice("url_ids", UrlIds::Strip, &url_ids, &[]),
+        client_change: None,
         idle_ignore_paths: paths(&mut table, "idle_ignore_paths"),
         rotation_grace_ms: to_i64(table.duration("rotation_grace", 10 * SECOND, 0..=10 * MINUTE)),
         step_timeout_ms: to_i64(table.duration("step_timeout", 10 * MINUTE, 100..=DAY)),
@@ -143,7 +159,7 @@ pub(super) fn session(root: &mut Table<'_>, has_probe: bool) -> (Session, Timeou
         absolute: table.timeout("absolute_timeout", LIFE),
     };
     table.finish();
-    (Session(settings), timeouts)
+    (Session(settings), timeouts, client_change)
 }
 
 /// A limit as written; what is absent is inherited.
@@ -179,6 +195,16 @@ impl Written {
             evict_if_idle_for: table.duration_at("evict_if_idle_for", LIFE),
             otherwise: table.choice_if_any("otherwise", &[("deny", OnLimit::Deny)], &["ask"]),
             ..Self::default()
+        }
+    }
+
+    /// Of what is not for everybody; the timeouts of all stand in `[session]`.
+    fn of_some(table: &mut Table<'_>) -> Self {
+        let written = Self::read(table);
+        Self {
+            idle_timeout: table.timeout("idle_timeout", LIFE),
+            absolute_timeout: table.timeout("absolute_timeout", LIFE),
+            ..written
         }
     }
 
@@ -328,18 +354,17 @@ pub(super) fn limit(
     let mut overrides: Vec<(Vec<Glob>, Arc<Limit>)> = Vec::new();
     for mut table in table.tables("override") {
         let users = users(&mut table, identity, &overrides);
-        let mut written = Written::read(&mut table);
-        written.idle_timeout = table.timeout("idle_timeout", LIFE);
-        written.absolute_timeout = table.timeout("absolute_timeout", LIFE);
+        let written = Written::of_some(&mut table);
         let limit = written.over(&default);
         // What the default gets wrong has been told there.
         if limit != default {
             written.check(&table, &limit);
         }
-        table.later(&[("groups", "`users` with names or patterns")]);
+        table.elsewhere(&["groups"], "[limit.group]");
         table.finish();
         overrides.push((users, Arc::new(limit)));
     }
+    let groups = group_limits(&mut table, identity, &default);
     let changes = [
         ("end_others", OnPasswordChange::EndOthers),
         ("end_all", OnPasswordChange::EndAll),
@@ -355,11 +380,32 @@ pub(super) fn limit(
             &[],
         ),
     };
-    table.later(&[("groups", "[[limit.override]] with user names")]);
+    table.elsewhere(&["groups"], "[limit.group]");
     table.elsewhere(&["idle_timeout", "absolute_timeout"], "session");
     table.elsewhere(&["mode"], "enforcement");
     table.finish();
-    (Limits { default: Arc::new(default), overrides }, switches)
+    (Limits { default: Arc::new(default), overrides, groups: Arc::new(groups) }, switches)
+}
+
+/// `[[limit.group]]`.
+fn group_limits(table: &mut Table<'_>, identity: &Identity, default: &Limit) -> GroupLimits {
+    let mut limits: Vec<(Vec<Glob>, Arc<Limit>)> = Vec::new();
+    for mut table in table.tables("group") {
+        let patterns = groups::patterns(&mut table, identity, &limits);
+        let written = Written::of_some(&mut table);
+        let limit = written.over(default);
+        if limit != *default {
+            written.check(&table, &limit);
+        }
+        if limits.len() == GroupLimits::MAX {
+            let most = format!("at most {} of them", GroupLimits::MAX);
+            table.problem("there are too many `[[limit.group]]`", &most);
+        }
+        table.elsewhere(&["users"], "[limit.override]");
+        table.finish();
+        limits.push((patterns, Arc::new(limit)));
+    }
+    GroupLimits::new(limits)
 }
 
 /// Whom an override is for, in the form names are counted under.

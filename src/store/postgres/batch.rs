@@ -135,7 +135,7 @@ pub(super) fn scopes<'a>(all: impl Iterator<Item = &'a Scope>) -> (Vec<User>, Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{Client, EndReason, Ending, Timestamp};
+    use crate::session::{Client, EndReason, Ending, Groups, Timestamp};
     use crate::store::Plan;
 
     fn session(number: u8, login_seq: i64) -> Session {
@@ -148,6 +148,7 @@ mod tests {
             login_seq,
             change_seq: 0,
             client: Client::default(),
+            groups: Groups::default(),
             end: None,
             would_end: None,
         }

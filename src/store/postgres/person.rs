@@ -28,10 +28,10 @@ pub(super) async fn kept_of(
     let kept = kept.fetch_all(connection).await?;
     kept.iter()
         .map(|row| {
-            let keys: i64 = row.try_get(18)?;
+            let keys: i64 = row.try_get(19)?;
             Ok(Kept {
                 session: rows::session_of(row)?,
-                hidden: row.try_get(17)?,
+                hidden: row.try_get(18)?,
                 keys: u32::try_from(keys).unwrap_or(u32::MAX),
             })
         })
@@ -50,11 +50,11 @@ pub(super) async fn erase(
         SELECT id FROM headcount.sessions WHERE user_name = $1 AND ended_at IS NOT NULL \
         AND NOT hidden AND NOT keyed LIMIT $2)";
     const STAY: &str = "UPDATE headcount.sessions SET user_name = NULL, client_address = NULL, \
-        user_agent = NULL, hidden = true, change_seq = $3 WHERE id IN ( \
+        user_agent = NULL, user_groups = NULL, hidden = true, change_seq = $3 WHERE id IN ( \
         SELECT id FROM headcount.sessions WHERE user_name = $1 AND ended_at IS NOT NULL LIMIT $2) \
         RETURNING id, user_name, created_at, renewed_at, last_seen_at, login_seq, change_seq, \
         client_address, user_agent, ended_at, end_reason, ended_by, by_session, \
-        would_end_at, would_end_reason, would_ended_by, would_by_session";
+        would_end_at, would_end_reason, would_ended_by, would_by_session, user_groups";
     let seq: i64 = sqlx::query(NUMBER).fetch_one(&mut *connection).await?.try_get(0)?;
     let go = sqlx::query(GO).bind(text(user)).bind(ROWS_MAX);
     let gone = go.execute(&mut *connection).await?.rows_affected();

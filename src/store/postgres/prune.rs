@@ -35,7 +35,7 @@ pub(super) async fn prune(
     const SPENT: &str = "DELETE FROM headcount.sessions WHERE id IN (SELECT id FROM headcount.sessions \
         WHERE hidden AND NOT keyed ORDER BY id LIMIT $1)";
     const HIDE: &str = "UPDATE headcount.sessions SET hidden = true, client_address = NULL, \
-        user_agent = NULL WHERE id IN (SELECT id FROM headcount.sessions WHERE ended_at IS NOT NULL \
+        user_agent = NULL, user_groups = NULL WHERE id IN (SELECT id FROM headcount.sessions WHERE ended_at IS NOT NULL \
         AND ended_at <= $1 AND NOT hidden ORDER BY ended_at LIMIT $2)";
     // All replicas have heard of it.
     const FORGET_LIMITS: &str = "DELETE FROM headcount.user_limits WHERE max_sessions IS NULL \
@@ -113,7 +113,7 @@ async fn hide_excess(
     const USERS: &str = "SELECT user_name, count(*) FROM headcount.sessions WHERE ended_at IS NOT NULL \
         AND NOT hidden AND user_name > $1 GROUP BY user_name ORDER BY user_name LIMIT $2";
     const HIDE: &str = "UPDATE headcount.sessions SET hidden = true, client_address = NULL, \
-        user_agent = NULL WHERE id IN (SELECT id FROM headcount.sessions WHERE user_name = $1 \
+        user_agent = NULL, user_groups = NULL WHERE id IN (SELECT id FROM headcount.sessions WHERE user_name = $1 \
         AND ended_at IS NOT NULL AND NOT hidden ORDER BY login_seq DESC LIMIT $2 OFFSET $3)";
     let users = sqlx::query(USERS).bind(cursor.after_user.clone()).bind(ROWS_MAX);
     let users = users.fetch_all(&mut *connection).await?;

@@ -5,8 +5,8 @@ use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use crate::session::{
-    Ceiling, Client, EndReason, Ending, Key, KeyUse, Session, SessionId, SessionKey, Timestamp,
-    User, UserLimit,
+    Ceiling, Client, EndReason, Ending, Groups, Key, KeyUse, Session, SessionId, SessionKey,
+    Timestamp, User, UserLimit,
 };
 use crate::store::{Committed, CookieShape, Listing, Loaded, StoreError, Take};
 
@@ -24,7 +24,7 @@ macro_rules! select_sessions {
         concat!(
             "SELECT id, user_name, created_at, renewed_at, last_seen_at, login_seq, change_seq, ",
             "client_address, user_agent, ended_at, end_reason, ended_by, by_session, ",
-            "would_end_at, would_end_reason, would_ended_by, would_by_session",
+            "would_end_at, would_end_reason, would_ended_by, would_by_session, user_groups",
             $more,
             " FROM ",
             $rest
@@ -158,7 +158,8 @@ pub(super) async fn changes_since(
     const SESSIONS: &str = concat!(
         "SELECT id, user_name, created_at, renewed_at, last_seen_at, login_seq, change_seq, ",
         "client_address, user_agent, ended_at, end_reason, ended_by, by_session, ",
-        "would_end_at, would_end_reason, would_ended_by, would_by_session, changed_at ",
+        "would_end_at, would_end_reason, would_ended_by, would_by_session, user_groups, ",
+        "changed_at ",
         "FROM headcount.sessions WHERE change_seq > $1 ORDER BY change_seq"
     );
     let mut change = Committed::default();
@@ -179,7 +180,7 @@ pub(super) async fn changes_since(
     change.limits = limits_since(&mut *connection, seq).await?;
     for row in sqlx::query(SESSIONS).bind(seq).fetch_all(connection).await? {
         change.sessions.push(session_of(&row)?);
-        changed_at.push(Timestamp(row.try_get(17)?));
+        changed_at.push(Timestamp(row.try_get(18)?));
     }
     Ok((change, changed_at))
 }
@@ -194,9 +195,14 @@ pub(super) fn session_of(row: &PgRow) -> Result<Session, StoreError> {
         login_seq: row.try_get(5)?,
         change_seq: row.try_get(6)?,
         client: Client { address: optional_text(row, 7)?, user_agent: optional_text(row, 8)? },
+        groups: groups_of(row)?,
         end: ending_of(row, 9)?,
         would_end: ending_of(row, 13)?,
     })
+}
+
+fn groups_of(row: &PgRow) -> Result<Groups, sqlx::Error> {
+    Ok(Groups::from_text(optional_text(row, 17)?.as_deref()))
 }
 
 /// The four columns of an ending, from `first` on.

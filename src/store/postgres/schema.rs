@@ -14,7 +14,7 @@ use crate::store::{KeyChecks, StoreError};
 /// Before it `xid8` does not exist.
 const VERSION_MIN: i32 = 130_000;
 
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "create sessions", include_str!("../../../migrations/postgres/0001_create_sessions.sql")),
     (
         2,
@@ -26,6 +26,12 @@ const MIGRATIONS: [(i64, &str, &str); 3] = [
         "find hidden of user",
         include_str!("../../../migrations/postgres/0003_find_hidden_of_user.sql"),
     ),
+    (
+        4,
+        "end for changed clients",
+        include_str!("../../../migrations/postgres/0004_end_for_changed_clients.sql"),
+    ),
+    (5, "add groups", include_str!("../../../migrations/postgres/0005_add_groups.sql")),
 ];
 
 /// Makes the schema or brings it up to date, and finds out whether it is ours. Returns the connection

@@ -22,18 +22,19 @@ const WRITE: &str = "WITH given AS ( \
         INSERT INTO headcount.sessions AS old (id, user_name, created_at, renewed_at, \
             last_seen_at, login_seq, change_seq, client_address, user_agent, ended_at, end_reason, \
             ended_by, by_session, would_end_at, would_end_reason, would_ended_by, \
-            would_by_session, changed_at) \
+            would_by_session, user_groups, changed_at) \
         SELECT id, user_name, created_at, renewed_at, last_seen_at, \
             CASE WHEN login_seq >= $26 THEN given.logins + (login_seq - $26) ELSE login_seq END, \
             given.changes + change_seq, client_address, user_agent, ended_at, end_reason, \
             ended_by, by_session, would_end_at, would_end_reason, would_ended_by, \
-            would_by_session, given.now \
+            would_by_session, user_groups, given.now \
         FROM given, unnest($3::bytea[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], \
             $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::bigint[], $13::text[], \
-            $14::text[], $15::bytea[], $16::bigint[], $17::text[], $18::text[], $19::bytea[]) \
+            $14::text[], $15::bytea[], $16::bigint[], $17::text[], $18::text[], $19::bytea[], \
+            $34::text[]) \
             AS t(id, user_name, created_at, renewed_at, last_seen_at, login_seq, change_seq, \
             client_address, user_agent, ended_at, end_reason, ended_by, by_session, \
-            would_end_at, would_end_reason, would_ended_by, would_by_session) \
+            would_end_at, would_end_reason, would_ended_by, would_by_session, user_groups) \
         ON CONFLICT (id) DO UPDATE SET user_name = excluded.user_name, \
             created_at = excluded.created_at, renewed_at = excluded.renewed_at, \
             last_seen_at = greatest(old.last_seen_at, excluded.last_seen_at), \
@@ -43,7 +44,8 @@ const WRITE: &str = "WITH given AS ( \
             ended_by = excluded.ended_by, by_session = excluded.by_session, \
             would_end_at = excluded.would_end_at, would_end_reason = excluded.would_end_reason, \
             would_ended_by = excluded.would_ended_by, \
-            would_by_session = excluded.would_by_session, changed_at = excluded.changed_at \
+            would_by_session = excluded.would_by_session, \
+            user_groups = excluded.user_groups, changed_at = excluded.changed_at \
             WHERE old.ended_at IS NULL \
         RETURNING id \
     ), put_keys AS ( \
@@ -84,7 +86,10 @@ pub(super) async fn batch(
     let keys: Vec<&(Key, i64)> = batch.keys.values().collect();
     let statement =
         statement(batch, &sessions, &keys).bind(OFFSETS).bind(CHANNEL).bind(notice(own));
-    let row = bind_limits(statement, batch.limits.values()).fetch_one(connection).await?;
+    let groups: Vec<_> = sessions.iter().map(|session| session.groups.to_text()).collect();
+    let groups: Vec<_> = groups.iter().map(|lines| lines.as_deref().map(text)).collect();
+    let statement = bind_limits(statement, batch.limits.values()).bind(groups);
+    let row = statement.fetch_one(connection).await?;
     let written: Vec<Vec<u8>> = row.try_get(3)?;
     let written = written.iter().filter_map(|id| SessionId::try_from(&**id).ok()).collect();
     let given = Given { login_seq: row.try_get(0)?, change_seq: row.try_get(1)?, written };

@@ -38,10 +38,10 @@ pub(super) async fn kept_of(
     let kept = database.rows(kept).await?;
     kept.iter()
         .map(|row| {
-            let keys: i64 = row.try_get(18)?;
+            let keys: i64 = row.try_get(19)?;
             Ok(Kept {
                 session: rows::session_of(row)?,
-                hidden: row.try_get::<i64, _>(17)? != 0,
+                hidden: row.try_get::<i64, _>(18)? != 0,
                 keys: u32::try_from(keys).unwrap_or(u32::MAX),
             })
         })
@@ -60,13 +60,13 @@ pub(super) async fn erase(
         UNION ALL \
         SELECT id FROM sessions WHERE user_name = $1 AND ended_at IS NOT NULL AND hidden = 1 LIMIT $2)";
     const STAY: &str = "UPDATE sessions SET user_name = NULL, client_address = NULL, \
-        user_agent = NULL, hidden = 1, change_seq = $3 WHERE id IN ( \
+        user_agent = NULL, user_groups = NULL, hidden = 1, change_seq = $3 WHERE id IN ( \
         SELECT id FROM sessions WHERE user_name = $1 AND ended_at IS NOT NULL AND hidden = 0 \
         UNION ALL \
         SELECT id FROM sessions WHERE user_name = $1 AND ended_at IS NOT NULL AND hidden = 1 LIMIT $2) \
         RETURNING id, user_name, created_at, renewed_at, last_seen_at, login_seq, change_seq, \
         client_address, user_agent, ended_at, end_reason, ended_by, by_session, \
-        would_end_at, would_end_reason, would_ended_by, would_by_session";
+        would_end_at, would_end_reason, would_ended_by, would_by_session, user_groups";
     let go = sqlx::query(GO).bind(user.to_string()).bind(ROWS_MAX);
     let gone = database.execute(go).await?;
     let stay = sqlx::query(STAY).bind(user.to_string()).bind(ROWS_MAX).bind(change_seq);

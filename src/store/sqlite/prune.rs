@@ -73,7 +73,8 @@ async fn dropped(
 }
 
 async fn hide_old(database: &mut Database, until: Timestamp) -> Result<(), StoreError> {
-    const HIDE: &str = "UPDATE sessions SET hidden = 1, client_address = NULL, user_agent = NULL \
+    const HIDE: &str = "UPDATE sessions SET hidden = 1, client_address = NULL, user_agent = NULL, \
+        user_groups = NULL \
         WHERE id IN (SELECT id FROM sessions WHERE ended_at IS NOT NULL AND ended_at <= $1 \
         AND hidden = 0 ORDER BY ended_at LIMIT $2)";
     database.execute(sqlx::query(HIDE).bind(until.0).bind(ROWS_MAX)).await?;
@@ -88,7 +89,8 @@ async fn hide_excess(
 ) -> Result<(), StoreError> {
     const USERS: &str = "SELECT user_name, count(*) FROM sessions WHERE ended_at IS NOT NULL \
         AND hidden = 0 AND user_name > $1 GROUP BY user_name ORDER BY user_name LIMIT $2";
-    const HIDE: &str = "UPDATE sessions SET hidden = 1, client_address = NULL, user_agent = NULL \
+    const HIDE: &str = "UPDATE sessions SET hidden = 1, client_address = NULL, user_agent = NULL, \
+        user_groups = NULL \
         WHERE id IN (SELECT id FROM sessions WHERE user_name = $1 AND ended_at IS NOT NULL \
         AND hidden = 0 ORDER BY login_seq DESC LIMIT $2 OFFSET $3)";
     let users = sqlx::query(USERS).bind(cursor.after_user.clone()).bind(ROWS_MAX);

@@ -10,8 +10,8 @@ use sqlx::{Connection, Row, Sqlite};
 
 use super::writer::Sequences;
 use crate::session::{
-    Ceiling, Client, EndReason, Ending, Key, KeyUse, Session, SessionId, SessionKey, Timestamp,
-    User, UserLimit,
+    Ceiling, Client, EndReason, Ending, Groups, Key, KeyUse, Session, SessionId, SessionKey,
+    Timestamp, User, UserLimit,
 };
 use crate::store::{CookieShape, LATE_KEYS_MAX, Listing, Loaded, Scope, StoreError, Take};
 
@@ -72,7 +72,7 @@ macro_rules! select_sessions {
         concat!(
             "SELECT id, user_name, created_at, renewed_at, last_seen_at, login_seq, change_seq, ",
             "client_address, user_agent, ended_at, end_reason, ended_by, by_session, ",
-            "would_end_at, would_end_reason, would_ended_by, would_by_session",
+            "would_end_at, would_end_reason, would_ended_by, would_by_session, user_groups",
             $more,
             " FROM sessions ",
             $rest
@@ -154,8 +154,8 @@ pub(super) async fn put_session(
 ) -> Result<bool, sqlx::Error> {
     const PUT: &str = "INSERT INTO sessions (id, user_name, created_at, renewed_at, last_seen_at, \
         login_seq, change_seq, client_address, user_agent, ended_at, end_reason, ended_by, \
-        by_session, would_end_at, would_end_reason, would_ended_by, would_by_session) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) \
+        by_session, would_end_at, would_end_reason, would_ended_by, would_by_session, user_groups) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) \
         ON CONFLICT (id) DO UPDATE SET user_name = excluded.user_name, \
         created_at = excluded.created_at, renewed_at = excluded.renewed_at, \
         last_seen_at = excluded.last_seen_at, login_seq = excluded.login_seq, \
@@ -164,7 +164,8 @@ pub(super) async fn put_session(
         end_reason = excluded.end_reason, ended_by = excluded.ended_by, \
         by_session = excluded.by_session, would_end_at = excluded.would_end_at, \
         would_end_reason = excluded.would_end_reason, would_ended_by = excluded.would_ended_by, \
-        would_by_session = excluded.would_by_session WHERE sessions.ended_at IS NULL";
+        would_by_session = excluded.would_by_session, user_groups = excluded.user_groups \
+        WHERE sessions.ended_at IS NULL";
     let statement = sqlx::query(PUT)
         .bind(session.id.0.to_vec())
         .bind(session.user.as_deref().map(str::to_owned))
@@ -177,6 +178,7 @@ pub(super) async fn put_session(
         .bind(session.client.user_agent.clone());
     let statement = bind_ending(statement, session.end.as_ref());
     let statement = bind_ending(statement, session.would_end.as_ref());
+    let statement = statement.bind(session.groups.to_text());
     Ok(database.execute(statement).await? > 0)
 }
 
@@ -336,9 +338,14 @@ pub(super) fn session_of(row: &SqliteRow) -> Result<Session, StoreError> {
         login_seq: row.try_get(5)?,
         change_seq: row.try_get(6)?,
         client: Client { address: row.try_get(7)?, user_agent: row.try_get(8)? },
+        groups: groups_of(row)?,
         end: ending_of(row, 9)?,
         would_end: ending_of(row, 13)?,
     })
+}
+
+fn groups_of(row: &SqliteRow) -> Result<Groups, sqlx::Error> {
+    Ok(Groups::from_text(row.try_get(17)?))
 }
 
 /// The four columns of an ending, from `first` on.

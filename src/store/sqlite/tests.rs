@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::session::Client;
+use crate::session::{Client, Groups};
 use crate::store::{Committed, Plan};
 
 #[derive(Default)]
@@ -44,6 +44,7 @@ fn login(number: u8) -> (Scope, Decide) {
         login_seq: 0,
         change_seq: 0,
         client: Client { address: None, user_agent: Some("x".repeat(3_000)) },
+        groups: Groups::default(),
         end: None,
         would_end: None,
     };

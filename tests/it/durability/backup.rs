@@ -181,8 +181,7 @@ fn logins_do_not_wait_for_a_backup_soak() {
     assert!(proxy.terminate().success());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let limits =
-            Limits { default: Arc::new(limit(Some(10), OnLimit::Evict)), overrides: Vec::new() };
+        let limits = Limits::only(Arc::new(limit(Some(10), OnLimit::Evict)));
         let core = Core::open(&proxy.folder(), limits, Arc::new(SystemClock::new())).await;
         fill(&core, STORED, 10).await;
         core.recorder.store.close().await;

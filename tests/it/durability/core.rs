@@ -21,7 +21,7 @@ use headcount::recorder::{Recorder, RegistryFeed};
 use headcount::registry::Registry;
 use headcount::rules::RuleSet;
 use headcount::rules::matcher::Patterns;
-use headcount::session::{Client, Mode, SessionId, SessionKey, Timestamp};
+use headcount::session::{Client, Groups, Mode, SessionId, SessionKey, Timestamp};
 use headcount::settings::{Binding, OnFailure, SessionSettings, Unattributed, Untracked, UrlIds};
 use headcount::stamp::{self, Lineage};
 use headcount::store::{Committed, Feed, Retention, sqlite};
@@ -52,6 +52,7 @@ pub(super) fn limit(max_sessions: Option<u32>, on_limit: OnLimit) -> Limit {
 /// The defaults of the configuration, as far as they matter here.
 pub(super) fn session_settings() -> SessionSettings {
     SessionSettings {
+        client_change: None,
         binding: Binding::Signed,
         untracked: Untracked::Pass,
         url_ids: UrlIds::Strip,
@@ -120,7 +121,8 @@ impl Core {
     /// Opens `headcount.db` and `headcount.key` in the folder, and loads what is there.
     pub(super) async fn open(folder: &Path, limits: Limits, clock: Arc<dyn Clock>) -> Self {
         let metrics = Arc::new(Metrics::new());
-        let audit = AuditLog::new(APP.into(), "test".into(), None, Arc::clone(&metrics));
+        let audit =
+            AuditLog::new(APP.into(), "test".into(), None, Arc::clone(&metrics), Arc::default());
         let audit = Arc::new(audit);
         let registry = Arc::new(Registry::new(limits.clone()));
         let most_live = Arc::new(AtomicUsize::new(0));
@@ -176,6 +178,7 @@ impl Core {
         let login = Login {
             id,
             user: Some(user.into()),
+            groups: Groups::default(),
             client: Client::default(),
             now: self.recorder.clock.now(),
             bearer: vec![(lineage.key(), lineage.key())],

@@ -169,8 +169,7 @@ fn with_a_hundred_thousand_sessions_it_is_ready_in_two_seconds() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let tickets = runtime.block_on(async {
-        let limits =
-            Limits { default: Arc::new(limit(Some(10), OnLimit::Evict)), overrides: Vec::new() };
+        let limits = Limits::only(Arc::new(limit(Some(10), OnLimit::Evict)));
         let core = Core::open(&proxy.folder(), limits, Arc::new(SystemClock::new())).await;
         let tickets = fill(&core, STORED, 10).await;
         core.recorder.store.close().await;

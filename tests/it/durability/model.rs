@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use headcount::clock::{Clock as _, ManualClock};
 use headcount::decide::Rotation;
-use headcount::policy::{EvictOrder, Limit, Limits, OnLimit, Standing};
+use headcount::policy::{EvictOrder, GroupLimits, Limit, Limits, OnLimit, Standing};
 use headcount::rules::matcher::Glob;
-use headcount::session::{SessionId, Timestamp};
+use headcount::session::{Groups, SessionId, Timestamp};
 use headcount::store::{Decision, Listing};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use super::core::{Core, Ticket};
-use super::naive::{Model, Naive, over};
+use super::naive::{GROUPS, Model, Naive, limit_of, over};
 use crate::support::soak;
 
 const USERS: [&str; 3] = ["alice", "bob", "ops"];
@@ -25,7 +25,7 @@ const ABSOLUTE_MS: i64 = 600_000;
 /// One thing that happens.
 #[derive(Clone, Debug)]
 enum Step {
-    Login { browser: usize, user: usize },
+    Login { browser: usize, user: usize, groups: usize },
     Use { browser: usize },
     Logout { browser: usize },
     EndOne { browser: usize },
@@ -40,8 +40,11 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let (browser, user) = (0..BROWSERS, 0..USERS.len());
+    // Most logins are of somebody without groups; else any of them together.
+    let groups = prop_oneof![2 => Just(0), 1 => 0..1_usize << GROUPS.len()];
     prop_oneof![
-        8 => (browser.clone(), user.clone()).prop_map(|(browser, user)| Step::Login { browser, user }),
+        8 => (browser.clone(), user.clone(), groups)
+            .prop_map(|(browser, user, groups)| Step::Login { browser, user, groups }),
         8 => browser.clone().prop_map(|browser| Step::Use { browser }),
         2 => browser.clone().prop_map(|browser| Step::Logout { browser }),
         1 => browser.clone().prop_map(|browser| Step::EndOne { browser }),
@@ -78,7 +81,13 @@ fn limits() -> impl Strategy<Value = Limits> {
         };
         let ops = Limit { max_sessions: None, idle_timeout_ms: None, ..limit };
         let overrides = vec![(vec![Glob::name("ops")], Arc::new(ops))];
-        Limits { default: Arc::new(limit), overrides }
+        let groups = GROUPS.iter().map(|(name, max_sessions, idle_ms)| {
+            let (max_sessions, idle_timeout_ms) = (*max_sessions, Some(*idle_ms));
+            let limit = Limit { max_sessions, idle_timeout_ms, ..limit.clone() };
+            (vec![Glob::name(&format!("{}*", &name[..3]))], Arc::new(limit))
+        });
+        let groups = Arc::new(GroupLimits::new(groups.collect()));
+        Limits { default: Arc::new(limit), overrides, groups }
     })
 }
 
@@ -136,7 +145,9 @@ impl World {
         let recorder = &self.core.recorder;
         let now = self.clock.now();
         match *step {
-            Step::Login { browser, user } => self.login(browser, USERS[user]).await,
+            Step::Login { browser, user, groups } => {
+                self.login(browser, USERS[user], groups).await;
+            }
             Step::Use { browser } => self.use_session(browser),
             Step::Logout { browser } => {
                 if let Some(entry) = self.served(browser) {
@@ -170,7 +181,7 @@ impl World {
             Step::Sweep => {
                 while recorder.sweep().await.unwrap() {}
                 let limits = &self.limits;
-                let gone = |one: &&mut Naive| over(limits.of(Some(one.user)), one, now);
+                let gone = |one: &&mut Naive| over(limits, one, now);
                 self.model.sessions.iter_mut().filter(gone).for_each(|one| one.ended = true);
             }
             Step::Flush => recorder.flush().await.unwrap(),
@@ -204,22 +215,29 @@ impl World {
     }
 
     /// As the proxy does it: the session the browser had is its previous one as long as it is live.
-    async fn login(&mut self, browser: usize, user: &'static str) {
+    async fn login(&mut self, browser: usize, user: &'static str, groups: usize) {
+        let groups: Vec<&str> = GROUPS
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| groups & 1 << at != 0)
+            .map(|(_, (name, ..))| *name)
+            .collect();
         let previous = self.served(browser).map(|entry| entry.id);
         let (mut login, ticket) = self.core.arrive(user);
         login.previous = previous;
+        (login.groups, _) = Groups::of(groups.iter().map(|name| (*name).to_owned()));
         if let Some((_, before)) = self.browsers[browser].as_ref().filter(|_| previous.is_some()) {
             login.before = vec![(before.key, before.key)];
             self.tickets.get_mut(&before.cookie).unwrap().1 = None;
         }
-        let (limit, fresh) = (Arc::clone(self.limits.of(Some(user))), login.id);
-        let expected = self.model.login(&limit, user, fresh, previous, login.now);
+        let (limits, whose) = (&self.limits, (user, &*groups));
+        let expected = self.model.login(limits, whose, login.id, previous, login.now);
         let decision = self.core.recorder.login(login).await.unwrap();
         let found = match decision {
             Decision::Admitted { session } | Decision::Renewed { session } => Some(session),
             _ => None,
         };
-        assert_eq!(found, expected, "{user} in browser {browser}: {decision:?}");
+        assert_eq!(found, expected, "{user} {groups:?} in browser {browser}: {decision:?}");
         self.tickets.insert(ticket.cookie.clone(), (ticket.clone(), found));
         self.browsers[browser] = found.map(|id| (id, ticket));
     }
@@ -240,8 +258,13 @@ impl World {
             let live: BTreeSet<_> = registry.live_of(user).iter().map(|entry| entry.id).collect();
             let model: BTreeSet<_> = self.model.live_of(user).iter().map(|one| one.id).collect();
             prop_assert_eq!(&live, &model, "live sessions of {}", user);
-            let max = self.limits.of(Some(user)).max_sessions;
-            prop_assert!(live.len() <= max.map_or(usize::MAX, |max| max as usize));
+            // The latest login decided; where nobody is evicted, an earlier one may have.
+            let latest = self.model.live_of(user).into_iter().max_by_key(|one| one.login);
+            let limit = latest.map(|one| limit_of(&self.limits, user, &one.groups));
+            if let Some(limit) = limit.filter(|limit| limit.on_limit == OnLimit::Evict) {
+                let max = limit.max_sessions.map_or(usize::MAX, |max| max as usize);
+                prop_assert!(live.len() <= max);
+            }
             let user = Some(user.into());
             let listing =
                 Listing { user, live: Some(true), count_max: 1000, before_login_seq: None };
@@ -253,7 +276,7 @@ impl World {
             prop_assert!(!self.core.reaches_app(&ticket.bare), "bare values are never a way in");
             let session = given_for
                 .and_then(|id| self.model.sessions.iter().find(|one| one.id == id && !one.ended));
-            let good = session.is_some_and(|one| !over(self.limits.of(Some(one.user)), one, now));
+            let good = session.is_some_and(|one| !over(&self.limits, one, now));
             let presented = self.core.judge(&ticket.cookie);
             // A cookie taken back by a login counts for a moment as the session it became.
             let in_grace = given_for.is_none() && presented.standing == Standing::Live;

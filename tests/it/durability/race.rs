@@ -41,7 +41,7 @@ fn race(on_limit: OnLimit, max: usize) {
         tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
     runtime.block_on(async {
         let limit = limit(Some(u32::try_from(max).unwrap()), on_limit);
-        let limits = Limits { default: Arc::new(limit), overrides: Vec::new() };
+        let limits = Limits::only(Arc::new(limit));
         let core = Arc::new(Core::open(folder.path(), limits, Arc::new(SystemClock::new())).await);
         let under_way: Arc<[AtomicUsize; LANES]> = Arc::default();
         let over = Arc::new(AtomicBool::new(false));

@@ -28,8 +28,7 @@ fn no_request_after_an_acknowledged_end_gets_through() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
     runtime.block_on(async {
-        let limits =
-            Limits { default: Arc::new(limit(None, OnLimit::Evict)), overrides: Vec::new() };
+        let limits = Limits::only(Arc::new(limit(None, OnLimit::Evict)));
         let core = Core::open(folder.path(), limits, Arc::new(SystemClock::new())).await;
         let mut tickets = fill(&core, PAIRS, PER_USER).await;
         let core = Arc::new(core);

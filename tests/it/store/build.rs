@@ -6,7 +6,7 @@ use std::time::Duration;
 use headcount::policy::{self, Admission, EvictOrder, Limit, Limits, OnLimit};
 use headcount::registry::Registry;
 use headcount::session::{
-    Client, EndReason, Ending, Key, KeyUse, Session, SessionId, SessionKey, Timestamp, User,
+    Client, EndReason, Ending, Groups, Key, KeyUse, Session, SessionId, SessionKey, Timestamp, User,
 };
 use headcount::store::{Committed, Decide, Decision, Feed, Listing, Plan, Scope, Store};
 use parking_lot::Mutex;
@@ -60,7 +60,7 @@ pub(crate) fn limit(max_sessions: u32) -> Arc<Limit> {
 }
 
 pub(crate) fn limits(max_sessions: u32) -> Limits {
-    Limits { default: limit(max_sessions), overrides: Vec::new() }
+    Limits::only(limit(max_sessions))
 }
 
 pub(crate) fn id(number: u64) -> SessionId {
@@ -94,6 +94,7 @@ pub(crate) fn session(number: u64, user: &str, at: i64) -> Session {
             address: Some("192.0.2.1".to_owned()),
             user_agent: Some("Mozilla/5.0 (it's; \"quoted\")".to_owned()),
         },
+        groups: Groups::default(),
         end: None,
         would_end: None,
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use headcount::audit::{AuditEvent, EventKind};
 use headcount::session::{
-    Ceiling, Client, EndReason, Ending, Initiator, Key, KeyUse, Mode, Session, Timestamp, User,
-    UserLimit,
+    Ceiling, Client, EndReason, Ending, Groups, Initiator, Key, KeyUse, Mode, Session, Timestamp,
+    User, UserLimit,
 };
 use headcount::store::{
     CookieShape, Decide, Decision, LATE_KEYS_MAX, Listing, Plan, Retention, Scope, Store,
@@ -69,6 +69,8 @@ async fn what_was_written_is_read_back(store: &dyn Store, ear: &Ear) {
             Session { end, ..session(number, "Zoë \u{0}\u{202e}%_", 5) }
         })
         .collect();
+    let (groups, _) = Groups::of(["staff", "Zoë's; --", "a,b"].map(str::to_owned));
+    sessions.push(Session { groups, ..session(19, "bob", 6) });
     sessions.push(Session { user: None, client: Client::default(), ..session(20, "", 6) });
     sessions.push(Session { would_end: Some(ending(EndReason::Limit)), ..session(21, "bob", -7) });
     let keys = [KeyUse::Bearer, KeyUse::Superseded, KeyUse::Fenced].map(|key_use| {
