@@ -63,6 +63,11 @@ impl fmt::Display for Device {
 }
 
 impl Device {
+    /// It has a name that says both what and on what; else what was sent says more.
+    pub fn is_known(&self) -> bool {
+        self.browser.is_some() && self.system.is_some()
+    }
+
     /// As [`fmt::Display`] writes it, if anything is known.
     pub fn name(&self) -> Option<String> {
         Some(self.to_string()).filter(|name| !name.is_empty())

@@ -4,6 +4,7 @@
 use minijinja::{Value, context};
 use serde::{Deserialize, Serialize};
 
+use crate::device;
 use crate::session::{Client, SessionId, Timestamp};
 
 /// Longest name of a device on a page, in characters.
@@ -73,6 +74,7 @@ impl Sessions {
                 current => row.current,
                 name => row.client.name.as_deref(),
                 address => row.client.address.as_deref(),
+                place => row.client.place(),
                 since => time(row.created_at),
                 seen,
                 label,
@@ -105,6 +107,9 @@ impl Sessions {
             name: Some("-".to_owned()),
             address: Some("-".to_owned()),
             user_agent: Some("-".to_owned()),
+            device: Some("-".to_owned()),
+            country: Some("-".to_owned()),
+            city: Some("-".to_owned()),
         };
         let full = Self {
             user: "-".to_owned(),
@@ -141,19 +146,32 @@ pub struct Described {
     pub name: Option<String>,
     pub address: Option<String>,
     pub user_agent: Option<String>,
+    pub device: Option<String>,
+    pub country: Option<String>,
+    pub city: Option<String>,
 }
 
 impl Described {
     /// `address_readable`: what is recorded is an address or a network, not a hash.
     pub fn of(client: &Client, address_readable: bool) -> Self {
         let user_agent = client.user_agent.clone().filter(|agent| !agent.is_empty());
-        let name =
-            user_agent.as_deref().map(|agent| match agent.char_indices().nth(DEVICE_CHARS_MAX) {
-                Some((end, _)) => format!("{}…", &agent[..end]),
-                None => agent.to_owned(),
-            });
+        let device = user_agent.as_deref().map(device::describe);
+        let known = device.as_ref().filter(|device| device.is_known());
+        let as_sent = |agent: &str| match agent.char_indices().nth(DEVICE_CHARS_MAX) {
+            Some((end, _)) => format!("{}…", &agent[..end]),
+            None => agent.to_owned(),
+        };
+        let name = known.map(ToString::to_string).or_else(|| user_agent.as_deref().map(as_sent));
         let address = client.address.clone().filter(|_| address_readable);
-        Self { name, address, user_agent }
+        let device = device.and_then(|device| device.name());
+        Self { name, address, user_agent, device, ..Self::default() }
+    }
+
+    /// `Berlin, DE`, as far as the place is known.
+    fn place(&self) -> Option<String> {
+        let parts: Vec<&str> =
+            [&self.city, &self.country].into_iter().flatten().map(|it| &**it).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
     }
 }
 
@@ -180,6 +198,12 @@ mod tests {
             (known.name.as_deref(), known.address.as_deref()),
             (Some("Firefox"), Some("192.0.2.1"))
         );
+        let firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
+        assert_eq!(Described::of(&client(firefox), true).name.unwrap(), "Firefox on Linux");
+        let here = Described { city: Some("Bern".to_owned()), ..Described::default() };
+        assert_eq!(here.place().unwrap(), "Bern");
+        let here = Described { country: Some("CH".to_owned()), ..here };
+        assert_eq!(here.place().unwrap(), "Bern, CH");
         assert_eq!(Described::of(&client("Firefox"), false).address, None);
         assert_eq!(Described::of(&client(""), true).name, None);
         let long = Described::of(&client(&"é".repeat(200)), true);

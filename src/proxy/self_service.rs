@@ -178,7 +178,7 @@ impl Proxy {
             folder: visit.folder.to_owned(),
             csrf: self.own_token(visit.entry.id),
             can_end: self.recorder.enforces(),
-            limit: self.recorder.limit_of(Some(visit.user)).max_sessions,
+            limit: self.recorder.limit_of(Some(visit.user), &visit.entry.groups()).max_sessions,
             ended,
             more: total - list.len(),
             list,
@@ -197,11 +197,11 @@ impl Proxy {
         if live.iter().all(|session| session.id != visit.entry.id) {
             live.extend(store.find(visit.entry.id).await?);
         }
-        let limit = self.recorder.limit_of(Some(visit.user));
         live.retain_mut(|session| {
             if let Some(seen) = self.registry.last_seen_at(session.id) {
                 session.last_seen_at = session.last_seen_at.max(seen);
             }
+            let limit = self.recorder.limit_of(Some(visit.user), &session.groups);
             let over = policy::expiry(&limit, session.renewed_at, session.last_seen_at, now);
             session.end.is_none() && session.user.as_ref() == Some(visit.user) && over.is_none()
         });
@@ -209,15 +209,20 @@ impl Proxy {
     }
 
     fn row(&self, session: &Session, visit: &Visit<'_>) -> Row {
-        let limit = self.recorder.limit_of(session.user.as_deref());
+        let limit = self.recorder.limit_of(session.user.as_deref(), &session.groups);
         let readable = self.settings.log.client_address != ClientAddress::Hash;
+        let mut client = Described::of(&session.client, readable);
+        let address = client.address.as_deref();
+        if let Some(place) = address.and_then(|address| self.recorder.audit.places.of(address)) {
+            (client.country, client.city) = (place.country, place.city);
+        }
         Row {
             id: session.id,
             current: session.id == visit.entry.id,
             created_at: session.created_at,
             last_seen_at: session.last_seen_at,
             expires_at: limit.expires_at(session.renewed_at, session.last_seen_at),
-            client: Described::of(&session.client, readable),
+            client,
         }
     }
 

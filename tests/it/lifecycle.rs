@@ -4,6 +4,7 @@
 mod deploy;
 mod drain;
 mod load;
+mod monitoring;
 mod reload;
 mod restart;
 mod store;

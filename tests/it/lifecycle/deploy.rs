@@ -8,13 +8,13 @@ use tempfile::TempDir;
 
 use crate::support::top;
 
-fn file(name: &str) -> PathBuf {
+pub(super) fn file(name: &str) -> PathBuf {
     top().join("config/deploy").join(name)
 }
 
 /// What it says; fails when it fails.
 #[track_caller]
-fn run(command: &mut Command) -> String {
+pub(super) fn run(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = match command.output() {
         Ok(output) => output,
         Err(error) => panic!("{command:?}: {error}; tests/setup installs it"),
