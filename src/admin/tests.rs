@@ -328,7 +328,11 @@ async fn one_session_is_shown_and_ended_once() {
         "created_at": "1970-01-01T00:00:01.000Z",
         "last_seen_at": "1970-01-01T00:00:02.000Z",
         "expires_at": "1970-01-01T00:00:03.000Z",
-        "client": {"address": "10.0.0.1", "user_agent": null, "device": null, "country": null},
+        "client": {
+            "address": "10.0.0.1", "user_agent": null, "device": null, "device_class": null,
+            "country": null, "city": null,
+        },
+        "groups": [],
         "end": null,
     });
     assert_eq!(shown, expected);
