@@ -153,8 +153,7 @@ impl Worker {
         let caller = Caller::identify(&peer, request.headers(), &settings.server.trusted_proxies);
         // 2 read the request
         let upgrade = headers::check(&request, &caller, &settings.server)?.upgrade;
-        let cut = proxy.carriers.cut_from(request.uri_mut());
-        cut.map_err(|_| Refusal::TargetInvalid)?;
+        proxy.carriers.cut_from(request.uri_mut()).map_err(|_| Refusal::TargetInvalid)?;
         let (scope, path, own) = proxy.place(request.uri().path(), &caller.host)?;
         let site = settings.site(scope);
         let on_client = upgrade.then(|| Upgrade::of(&mut request)).flatten();
@@ -171,14 +170,14 @@ impl Worker {
         let (sent, adopted) = (Vec::new(), None);
         let mut exchange =
             Exchange { caller, user_agent, scope, path, audience, presented, sent, adopted };
+        if proxy.may_be_other_client(&exchange) {
+            Box::pin(self.look_at_client(&mut exchange, &client, &scan.candidates)).await?;
+        }
         if let Some(page) = own {
             return Box::pin(self.self_service(&exchange, peer, &page, &parts, payload)).await;
         }
         if let Some(answered) = self.identify(&mut exchange, &client, &scan.candidates).await? {
             return Ok(answered);
-        }
-        if proxy.may_be_other_client(&exchange) {
-            Box::pin(self.look_at_client(&mut exchange, &client, &scan.candidates)).await?;
         }
         // 4 decide
         let verdict = proxy.verdict(&parts.method, &exchange);
@@ -192,9 +191,7 @@ impl Worker {
             Verdict::Ambiguous => return Ok(proxy.tell_ambiguous(&exchange, peer)),
         };
         // 5 forward
-        let cookies = exchange.sent.iter().filter(|bare| bare.is_cookie());
-        let cookies = cookies.map(|bare| (&*bare.name, &*bare.value));
-        let cookie = cookies::join(cookies, &scan.others);
+        let cookie = cookies::join(exchange.cookies_sent(), &scan.others);
         payload::take_off(&tokens, &exchange.sent, &mut parts, &mut payload)?;
         let watched = detect::may_match(site.rules, parts.method.as_str(), &exchange.path)
             || (proxy.may_identify(&exchange) && on_client.is_none());
@@ -277,6 +274,11 @@ impl Worker {
 }
 
 impl Exchange {
+    fn cookies_sent(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let cookies = self.sent.iter().filter(|bare| bare.is_cookie());
+        cookies.map(|bare| (&*bare.name, &*bare.value))
+    }
+
     fn carry(&mut self, carry: Carry) {
         self.sent = match carry {
             Carry::Entitled => std::mem::take(&mut self.presented.forward),

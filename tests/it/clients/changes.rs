@@ -131,8 +131,9 @@ fn nothing_of_a_thief_goes_to_the_app() {
                     let mut thief = Visitor::new(proxy, STOLEN, "192.0.2.1");
                     thief.browser.jar = jar;
                     barrier.wait();
-                    let answer = match number % 2 {
+                    let answer = match number % 3 {
                         0 => thief.send(Request::get("/").xhr()),
+                        1 => thief.send(Request::get("/.headcount/").xhr()),
                         _ => thief.send(Request::form("/buy", &[("what", "all")]).xhr()),
                     };
                     assert_eq!(answer.status, 401, "{}", answer.text());
@@ -180,15 +181,17 @@ fn two_replicas_tell_a_change_once_and_agree_on_the_end() {
     let two = start(keys, "two", Some(&one));
     let user = flask().user();
     let mut visitor = Visitor::new(&one, WINDOWS, "192.0.2.1").sign_in_to_flask(&user);
-    // The other replica does not know the client from the login.
-    visitor.browser = visitor.browser.moved_to(two.address);
-    assert_eq!(visitor.whoami().as_ref(), Some(&user));
-    eventually("the other replica has asked the store", || {
+    let transactions = || {
         let metrics = two.metrics();
         let name = "headcount_store_transaction_seconds_count ";
         let count = metrics.lines().find_map(|line| line.strip_prefix(name)).expect(name);
-        (count != "0").then_some(())
-    });
+        count.parse::<u64>().unwrap()
+    };
+    let before = transactions();
+    // The other replica does not know the client from the login.
+    visitor.browser = visitor.browser.moved_to(two.address);
+    eventually("it knows the session", || visitor.whoami());
+    eventually("the other replica has asked the store", || (transactions() > before).then_some(()));
     visitor = visitor.at("192.0.2.2");
     for proxy in [&one, &two, &one, &two] {
         visitor.browser = visitor.browser.moved_to(proxy.address);
