@@ -181,17 +181,21 @@ fn two_replicas_tell_a_change_once_and_agree_on_the_end() {
     let two = start(keys, "two", Some(&one));
     let user = flask().user();
     let mut visitor = Visitor::new(&one, WINDOWS, "192.0.2.1").sign_in_to_flask(&user);
-    let transactions = || {
+    let number = |name: &str| {
         let metrics = two.metrics();
-        let name = "headcount_store_transaction_seconds_count ";
-        let count = metrics.lines().find_map(|line| line.strip_prefix(name)).expect(name);
-        count.parse::<u64>().unwrap()
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        line.trim().parse::<u64>().unwrap()
     };
-    let before = transactions();
-    // The other replica does not know the client from the login.
+    eventually("the other replica knows the session", || {
+        (number("headcount_sessions_live ") == 1).then_some(())
+    });
+    let before = number("headcount_store_transaction_seconds_count ");
+    // It does not know the client from the login.
     visitor.browser = visitor.browser.moved_to(two.address);
-    eventually("it knows the session", || visitor.whoami());
-    eventually("the other replica has asked the store", || (transactions() > before).then_some(()));
+    assert_eq!(visitor.whoami().as_ref(), Some(&user));
+    eventually("the other replica has asked the store", || {
+        (number("headcount_store_transaction_seconds_count ") > before).then_some(())
+    });
     visitor = visitor.at("192.0.2.2");
     for proxy in [&one, &two, &one, &two] {
         visitor.browser = visitor.browser.moved_to(proxy.address);
